@@ -1,0 +1,1 @@
+"""Checkpoint folders: finding them, reading them, naming what is in them, writing them."""

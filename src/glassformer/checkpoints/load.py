@@ -1,0 +1,184 @@
+"""Loading: the tensors of a checkpoint into a model that has shapes but no memory, and back into their stored form.
+
+A model is built on the meta device; its parameters then *become* the tensors of the mapped file, or views of them, so
+that nothing is copied unless another dtype or device is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from .names import Row, Stored, match
+from .weights import Weights
+
+BACKBONE = "transformer."  # where a head keeps its backbone
+
+
+@dataclass
+class LoadingInfo:
+    """What loading found.
+
+    Attributes:
+        missing_keys: names, as in the checkpoint, of tensors that it lacks.
+        unexpected_keys: names of tensors in it that the model has no place for.
+        mismatched_keys: (name, shape in the checkpoint, shape in the model).
+        fresh: the names here of the tensors that were not filled.
+    """
+
+    missing_keys: set[str] = field(default_factory=set)
+    unexpected_keys: set[str] = field(default_factory=set)
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How one model class names its tensors in checkpoints.
+
+    Attributes:
+        rows: the family's table.
+        prefix: what comes before the backbone's names.
+        prefixes: all prefixes of the family, which are understood when reading.
+        ignored: patterns of tensors that old checkpoints hold and nobody needs.
+    """
+
+    rows: Sequence[Row]
+    prefix: str
+    prefixes: Iterable[str]
+    ignored: Iterable[str] = ()
+
+    def stored(self, model: nn.Module) -> list[Stored]:
+        """What a checkpoint of this class stores for the tensors of a model; tied ones once."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(model).items()}
+        in_head = any(name.startswith(BACKBONE) for name in shapes)
+        # A head's own tensors have no prefix; a bare backbone's have none either.
+        backbone = {n.removeprefix(BACKBONE): s for n, s in shapes.items() if n.startswith(BACKBONE) or not in_head}
+        own = {n: s for n, s in shapes.items() if in_head and not n.startswith(BACKBONE)}
+        entries = []
+        for entry in match(self.rows, backbone):
+            others = [*entry.also, entry.theirs]
+            also = [p + name for name in others for p in ("", *self.prefixes)]
+            ours = {BACKBONE * in_head + name: shape for name, shape in entry.ours.items()}
+            copies = tuple(self.prefix + name for name in entry.copies)
+            entries.append(Stored(ours, self.prefix + entry.theirs, tuple(also), copies, entry.transposed))
+        return entries + match(self.rows, own)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and saved buffers of a model by name; what is tied appears once."""
+    saved = model.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return {**dict(model.named_parameters()), **buffers}
+
+
+def _older(name: str) -> str:
+    """The name that the first BERT checkpoints have for the scale and shift of a norm."""
+    return re.sub(r"(LayerNorm)\.weight$", r"\1.gamma", re.sub(r"(LayerNorm)\.bias$", r"\1.beta", name))
+
+
+def load(
+    model: nn.Module,
+    weights: Weights | Mapping[str, Tensor],
+    naming: Naming,
+    dtype: torch.dtype,
+    keep_fp32: Sequence[str],
+) -> LoadingInfo:
+    """Fill a model on the meta device with a checkpoint's tensors, without copying those of the right dtype.
+
+    Args:
+        model: its parameters are replaced.
+        weights: the checkpoint.
+        naming: the model's names in it.
+        dtype: of the parameters.
+        keep_fp32: modules, by the last part of their names, that stay in fp32 in a model of fp16.
+    """
+    info = LoadingInfo()
+    used: set[str] = set()
+    modules, places = dict(model.named_modules()), places_of(model)
+    shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)
+    for entry in naming.stored(model):
+        names = [name for known in (entry.theirs, *entry.also) for name in (known, _older(known)) if name in weights]
+        used.update(names)
+        if not names:
+            info.missing_keys.add(entry.theirs)
+            info.fresh.update(entry.ours)
+        elif (shape := shape_of(names[0])) != entry.shape:
+            info.mismatched_keys.add((entry.theirs, shape, entry.shape))
+            info.fresh.update(entry.ours)
+        else:
+            for name, tensor in entry.split(weights[names[0]]).items():
+                path, _, leaf = name.rpartition(".")
+                kept = dtype == torch.float16 and path.endswith(tuple(keep_fp32))
+                put(modules[path], leaf, tensor.to(torch.float32 if kept else dtype), places)
+        used.update(name for name in entry.copies if name in weights)
+    ignored = re.compile("|".join(naming.ignored) or r"(?!)")
+    info.unexpected_keys = {name for name in weights if name not in used and not ignored.search(name)}
+    return info
+
+
+def refuse_mismatched(info: LoadingInfo, source: str) -> None:
+    """Raise if a tensor of a checkpoint has another shape than the model's.
+
+    Raises:
+        WeightsError: naming it, with both shapes.
+    """
+    if info.mismatched_keys:
+        name, there, here = sorted(info.mismatched_keys)[0]
+        more = f" (and {len(info.mismatched_keys) - 1} more)" if len(info.mismatched_keys) > 1 else ""
+        raise WeightsError(
+            f"{name} has shape {there} in {source}, but the model's is {here}{more}; correct the configuration, or pass "
+            "ignore_mismatched_sizes=True to draw such weights anew."
+        )
+
+
+def places_of(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Every parameter's places by its identity: the modules that have it, and their names for it."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for leaf, parameter in module._parameters.items():
+            places.setdefault(id(parameter), []).append((module, leaf))
+    return places
+
+
+def put(module: nn.Module, leaf: str, tensor: Tensor, places: Mapping[int, list[tuple[nn.Module, str]]]) -> None:
+    """Make a tensor the parameter or buffer `leaf` of a module, and of all modules that share it."""
+    if leaf in module._buffers:
+        module._buffers[leaf] = tensor
+        return
+    old = module._parameters[leaf]
+    new = nn.Parameter(tensor, requires_grad=old is None or old.requires_grad)
+    for other, key in places[id(old)]:
+        other._parameters[key] = new
+
+
+def holds_own_head(weights: Mapping[str, Tensor], naming: Naming) -> bool:
+    """Whether a checkpoint's vocabulary head differs from its token table, whatever its configuration says of tying."""
+    named = {ours: row for row in naming.rows for ours in row.ours}
+    head = next((row for ours, row in named.items() if ours.startswith("lm_head.linear") and "bias" not in ours), None)
+    if head is None:
+        return False
+    name = head.theirs.removesuffix(".weight") + ".weight"
+    tables = [row for ours, row in named.items() if ours.endswith("embedding.tokens")]
+    names = [p + row.theirs + ".weight" for row in tables for p in ("", *naming.prefixes)]
+    table = next((n for n in names if n in weights), None)
+    return name in weights and table is not None and not _same(weights[name], weights[table])
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+
+
+def as_stored(model: nn.Module, naming: Naming, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a model, or those of `state` by the names here, as a checkpoint stores them, by its names."""
+    tensors = {name: tensor.detach() for name, tensor in (state or tensors_of(model)).items()}
+    stored: dict[str, Tensor] = {}
+    for entry in naming.stored(model):
+        tensor = stored[entry.theirs] = entry.join(tensors)
+        stored.update({name: tensor.clone() for name in entry.copies})
+    return stored

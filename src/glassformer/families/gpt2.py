@@ -1,0 +1,184 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a decoder with norms before each step.
+
+Checkpoints fuse query, key and value into one matrix and store matrices as (in, out).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints.names import Row, fused, row
+from ..errors import ConfigError
+from ..spec import Embedding, Layer, Readouts, Spec, Stack
+from ..structure import embedding, readout
+from ..structure.attention import Attention, CrossAttention
+from ..structure.feedforward import FeedForward
+from ..structure.norms import LayerNorm
+from ..structure.positions import Learned
+from .family import Family, ModelClass
+
+
+class TypesAreTokens(embedding.Embedding):
+    """An embedding whose token types, where they are given, are rows of the token table."""
+
+    def type_vectors(self, token_type_ids: Tensor) -> Tensor:
+        """The vectors (B, T, D) of token types (B, T)."""
+        vectors: Tensor = self.tokens(token_type_ids)
+        return vectors
+
+
+def spec(c: Any) -> Spec:
+    """The structure of a GPT2Config."""
+    norm = partial(LayerNorm, eps=c.layer_norm_epsilon)
+
+    def layer(index: int) -> Layer:
+        scale = (c.n_embd // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
+        if c.scale_attn_by_inverse_layer_idx:
+            scale /= index + 1
+        heads = {"heads": c.n_head, "scale": scale, "dropout": c.attn_pdrop}
+        return Layer(
+            attention=partial(Attention, **heads),
+            cross_attention=partial(CrossAttention, **heads) if c.add_cross_attention else None,
+            feedforward=partial(FeedForward, inner=c.n_inner or 4 * c.n_embd, activation=c.activation_function),
+            norm=norm,
+            dropout=c.resid_pdrop,
+        )
+
+    stack = Stack(
+        Embedding(TypesAreTokens, positions=partial(Learned, length=c.n_positions), dropout=c.embd_pdrop),
+        [layer(index) for index in range(c.n_layer)],
+        final_norm=norm,
+        packs=True,
+    )
+    scores = partial(readout.Linear, bias=False)
+    dropout = getattr(c, "classifier_dropout", None)
+    return Spec(
+        c.vocab_size,
+        c.n_embd,
+        decoder=stack,
+        readouts=Readouts(
+            lm=scores,
+            sequence=scores,
+            token=partial(readout.Linear, dropout=0.1 if dropout is None else dropout),
+            span=readout.Linear,
+            pick=readout.last_token,
+            choice=partial(choice, c),
+        ),
+        tied=c.tie_word_embeddings,
+        crosses=True,
+        std=partial(std, c.initializer_range, 2 * c.n_layer),
+    )
+
+
+def std(width: float, steps: int, name: str) -> float:
+    """The standard deviation of a fresh weight; smaller where it adds to the residual stream, by how many steps do."""
+    return width / math.sqrt(steps) if name.endswith(("o_proj", "down_proj")) else width
+
+
+def choice(c: Any, dim: int, outputs: int) -> readout.Linear:
+    """The score of a choice in GPT2DoubleHeadsModel, which reads the token that stands for it."""
+    for key, computed in (("summary_type", "cls_index"), ("summary_use_proj", True), ("summary_activation", None)):
+        if getattr(c, key) != computed:
+            raise ConfigError(f"{key}={getattr(c, key)!r} is not computed here, only {computed!r}; change config.json.")
+    return readout.Linear(dim, outputs if c.summary_proj_to_labels else dim, dropout=c.summary_first_dropout)
+
+
+def rows(c: Any) -> list[Row]:
+    """What checkpoints call the parts."""
+    layer = "decoder.layers.*"
+    return [
+        row("decoder.embedding.tokens", "wte"),
+        row("decoder.embedding.positions.table", "wpe"),
+        row(f"{layer}.attention_residual.before", "h.*.ln_1"),
+        fused(f"{layer}.attention", ("q_proj", "k_proj", "v_proj"), "h.*.attn.c_attn", transposed=True),
+        row(f"{layer}.attention.o_proj", "h.*.attn.c_proj", transposed=True),
+        row(f"{layer}.cross_attention_residual.before", "h.*.ln_cross_attn"),
+        row(f"{layer}.cross_attention.q_proj", "h.*.crossattention.q_attn", transposed=True),
+        fused(f"{layer}.cross_attention", ("k_proj", "v_proj"), "h.*.crossattention.c_attn", transposed=True),
+        row(f"{layer}.cross_attention.o_proj", "h.*.crossattention.c_proj", transposed=True),
+        row(f"{layer}.feedforward_residual.before", "h.*.ln_2"),
+        row(f"{layer}.feedforward.up_proj", "h.*.mlp.c_fc", transposed=True),
+        row(f"{layer}.feedforward.down_proj", "h.*.mlp.c_proj", transposed=True),
+        row("decoder.final_norm", "ln_f"),
+        row("lm_head.linear", "lm_head"),
+        row("classifier.linear", "score"),
+        row("tagger.linear", "classifier"),
+        row("span.linear", "qa_outputs"),
+        row("choice.linear", "multiple_choice_head.summary"),
+    ]
+
+
+TEXT = "attention_mask token_type_ids position_ids inputs_embeds"
+PAST = f"input_ids past_key_values {TEXT}"
+MEMORY = "encoder_hidden_states encoder_attention_mask"
+
+FAMILY = Family(
+    "gpt2",
+    "GPT2",
+    defaults={
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "resid_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "attn_pdrop": 0.1,
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "summary_type": "cls_index",
+        "summary_use_proj": True,
+        "summary_activation": None,
+        "summary_proj_to_labels": True,
+        "summary_first_dropout": 0.1,
+        "scale_attn_weights": True,
+        "use_cache": True,
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        "pad_token_id": None,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
+    spec=spec,
+    rows=rows,
+    # Scores are computed in fp32 here whatever the weights are, which is what this key asks for. The summary keys are
+    # read by the one class that has a summary.
+    no_effect=(
+        "reorder_and_upcast_attn",
+        "summary_type",
+        "summary_use_proj",
+        "summary_activation",
+        "summary_proj_to_labels",
+        "summary_first_dropout",
+    ),
+    ignored=(r"attn\.bias$", r"attn\.masked_bias$"),
+    classes={
+        "GPT2Model": ModelClass("Model", f"{PAST} {MEMORY} use_cache"),
+        "GPT2LMHeadModel": ModelClass("CausalLM", f"{PAST} {MEMORY} labels use_cache logits_to_keep", "transformer."),
+        "GPT2DoubleHeadsModel": ModelClass(
+            "DoubleHeads", f"{PAST} mc_token_ids labels mc_labels use_cache", "transformer.", num_labels=1
+        ),
+        "GPT2ForSequenceClassification": ModelClass(
+            "SequenceClassification", f"{PAST} labels use_cache", "transformer."
+        ),
+        "GPT2ForTokenClassification": ModelClass("TokenClassification", f"{PAST} labels use_cache", "transformer."),
+        "GPT2ForQuestionAnswering": ModelClass(
+            "QuestionAnswering", f"input_ids {TEXT} start_positions end_positions", "transformer."
+        ),
+    },
+    auto={"CausalLM": "GPT2LMHeadModel"},
+)

@@ -1,0 +1,377 @@
+"""Heads: what For... adds to a Transformer, one class a task: its logits and its loss.
+
+The readouts themselves are parts that a family chooses (`structure/readout.py`); a loss is in nats, the mean over labels
+that are not -100.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import outputs
+from .config import Config
+from .errors import ConfigError, InputError
+from .model import Transformer, carry
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, items: Any = None) -> Tensor:
+    """The mean over labels of -log softmax(logits)[label], leaving out labels of -100.
+
+    Args:
+        logits: (..., classes).
+        labels: (...), integers.
+        items: what the sum is divided by in the place of the number of labels (`num_items_in_batch`).
+    """
+    logits, labels = logits.flatten(0, -2), labels.flatten().to(logits.device)
+    if items is None:
+        return F.cross_entropy(logits, labels, ignore_index=-100)
+    items = items.to(logits.device) if isinstance(items, Tensor) else items
+    loss: Tensor = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum") / items
+    return loss
+
+
+class Head(nn.Module):
+    """What heads share: a Transformer under `transformer` and the configuration.
+
+    Args:
+        transformer: the backbone.
+        config: where the number of labels and the problem type are read.
+
+    Attributes:
+        pools: whether the backbone needs its pooled vector.
+        arguments: what `forward` takes beyond what the backbone takes.
+    """
+
+    pools = False
+    arguments: tuple[str, ...] = ("labels",)
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.config = config
+        self.width = transformer.spec.hidden_size
+        self.readouts = transformer.spec.readouts
+
+    @property
+    def structure(self) -> str:
+        """Which of the three structures the backbone is, for the choice of an output class."""
+        if self.transformer.encoder is None:
+            return "decoder"
+        return "encoder" if self.transformer.decoder is None else "both"
+
+
+def _kept(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """The states (B, T, D) at the positions whose scores are wanted: the last n, all for 0, or those of an index."""
+    if isinstance(logits_to_keep, int):
+        return states[:, -logits_to_keep:] if logits_to_keep else states
+    return states[:, logits_to_keep]
+
+
+class CausalLM(Head):
+    """The next token at every position of a decoder."""
+
+    arguments = ("labels", "logits_to_keep", "num_items_in_batch")
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        lm = self.readouts.causal_lm or self.readouts.lm
+        self.lm_head = lm(self.width, transformer.spec.vocab_size)
+
+    def forward(
+        self,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Any = None,
+        **inputs: Any,
+    ) -> Any:
+        """Scores for the next token, and with labels the loss.
+
+        Args:
+            labels: (B, T); the inputs themselves, shifted here, unless the family's labels are shifted already.
+            logits_to_keep: score only the last n positions; 0 for all.
+            num_items_in_batch: divide the loss by this in the place of the number of labels.
+            **inputs: of the backbone.
+        """
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.lm_head(_kept(out.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            shifted = F.pad(labels, (0, 1), value=-100)[:, 1:] if self.readouts.shifted else labels
+            loss = cross_entropy(logits.float(), shifted, num_items_in_batch)
+        crosses = self.transformer.spec.crosses
+        kind = outputs.CausalLMOutputWithCrossAttentions if crosses else outputs.CausalLMOutputWithPast
+        return carry(kind, out, loss=loss, logits=logits)
+
+
+class Seq2SeqLM(Head):
+    """The next token at every position of a decoder that looks at an encoder."""
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.lm_head = self.readouts.lm(self.width, transformer.spec.vocab_size)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores for the next token, and with labels (B, U) the loss; labels shifted right are the decoder's inputs."""
+        if (
+            labels is not None
+            and inputs.get("decoder_input_ids") is None
+            and inputs.get("decoder_inputs_embeds") is None
+        ):
+            inputs["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.lm_head(out.last_hidden_state)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return carry(outputs.Seq2SeqLMOutput, out, loss=loss, logits=logits)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """The decoder's inputs (B, U) for labels (B, U): shifted right, -100 as padding."""
+        ids: Tensor = self.transformer.spec.decoder_start(labels)  # type: ignore[misc]
+        return ids
+
+
+class MaskedLM(Head):
+    """The token at every position of an encoder."""
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.lm_head = self.readouts.lm(self.width, transformer.spec.vocab_size)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores for the token at each position, and with labels (B, T) the loss over those that are not -100."""
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.lm_head(out.last_hidden_state)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return carry(outputs.MaskedLMOutput, out, loss=loss, logits=logits)
+
+
+class NextSentencePrediction(Head):
+    """Whether the second text follows the first."""
+
+    pools = True
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.next_sentence = nn.Linear(self.width, 2)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores (B, 2) for "follows" and "random", and with labels (B,) the loss."""
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.next_sentence(out.pooler_output)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return carry(outputs.NextSentencePredictorOutput, out, loss=loss, logits=logits)
+
+
+class PreTraining(MaskedLM):
+    """Both tasks that BERT was pretrained with."""
+
+    pools = True
+    arguments = ("labels", "next_sentence_label")
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.next_sentence = nn.Linear(self.width, 2)
+
+    def forward(self, labels: Tensor | None = None, next_sentence_label: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores of both tasks, and with labels (B, T) and next_sentence_label (B,) the sum of both losses."""
+        out = self.transformer(**inputs, return_dict=True)
+        logits, follows = self.lm_head(out.last_hidden_state), self.next_sentence(out.pooler_output)
+        loss = None
+        if labels is not None and next_sentence_label is not None:
+            loss = cross_entropy(logits, labels) + cross_entropy(follows, next_sentence_label)
+        return carry(
+            *(outputs.BertForPreTrainingOutput, out),
+            loss=loss,
+            prediction_logits=logits,
+            seq_relationship_logits=follows,
+        )
+
+
+class SequenceClassification(Head):
+    """A class, several, or a number for a whole text."""
+
+    pools = True
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.classifier = self.readouts.sequence(self.width, config.num_labels)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores (B, labels), and with labels the loss that config.problem_type names.
+
+        Args:
+            labels: (B,) integers for one class a text; (B, labels) floats for several; (B,) or (B, labels) floats for
+                regression. Without a problem type it follows from them, and is kept in the configuration.
+            **inputs: of the backbone.
+        """
+        out = self.transformer(**inputs, return_dict=True)
+        if self.transformer.pooler is not None:
+            text = out.pooler_output
+        else:
+            pick = self.readouts.pick
+            text = pick(
+                *(out.last_hidden_state, inputs.get("input_ids"), self.config.pad_token_id, self.config.eos_token_id)
+            )
+        logits = self.classifier(text)
+        loss = None if labels is None else self.loss(logits, labels.to(logits.device))
+        kinds = {
+            "encoder": outputs.SequenceClassifierOutput,
+            "decoder": outputs.SequenceClassifierOutputWithPast,
+            "both": outputs.Seq2SeqSequenceClassifierOutput,
+        }
+        kind = outputs.SequenceClassifierOutput if self.transformer.pooler is not None else kinds[self.structure]
+        return carry(kind, out, loss=loss, logits=logits)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of scores (B, labels), by the kind of problem."""
+        config = self.config
+        if config.problem_type is None:
+            if config.num_labels == 1:
+                config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                config.problem_type = "single_label_classification"
+            else:
+                config.problem_type = "multi_label_classification"
+        match config.problem_type:
+            case "regression":
+                return (
+                    F.mse_loss(logits.squeeze(), labels.squeeze())
+                    if config.num_labels == 1
+                    else F.mse_loss(logits, labels)
+                )
+            case "single_label_classification":
+                return cross_entropy(logits, labels)
+            case "multi_label_classification":
+                return F.binary_cross_entropy_with_logits(logits, labels)
+        raise ConfigError(
+            f"problem_type is {config.problem_type!r}; it is 'regression', 'single_label_classification' or "
+            "'multi_label_classification'."
+        )
+
+
+class TokenClassification(Head):
+    """A class for every token."""
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.tagger = self.readouts.token(self.width, config.num_labels)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores (B, T, labels), and with labels (B, T) the loss over those that are not -100."""
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.tagger(out.last_hidden_state)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return carry(outputs.TokenClassifierOutput, out, loss=loss, logits=logits)
+
+
+class QuestionAnswering(Head):
+    """Where in a text an answer starts and ends."""
+
+    arguments = ("start_positions", "end_positions")
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.span = self.readouts.span(self.width, self.readouts.span_labels)
+
+    def forward(self, start_positions: Tensor | None = None, end_positions: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores (B, T) for the start and for the end, and with both positions (B,) the mean of their losses.
+
+        A position beyond the text is left out of the loss.
+        """
+        out = self.transformer(**inputs, return_dict=True)
+        start, end = (scores.squeeze(-1).contiguous() for scores in self.span(out.last_hidden_state).split(1, dim=-1))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            length = start.shape[1]
+            places = [p.reshape(p.shape[0]).clamp(0, length).to(start.device) for p in (start_positions, end_positions)]
+            loss = sum(F.cross_entropy(s, p, ignore_index=length) for s, p in zip((start, end), places)) / 2
+        seq2seq = self.structure == "both"
+        kind = outputs.Seq2SeqQuestionAnsweringModelOutput if seq2seq else outputs.QuestionAnsweringModelOutput
+        return carry(kind, out, loss=loss, start_logits=start, end_logits=end)
+
+
+def _flattened(inputs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The number of choices, and inputs (B, choices, T...) as (B · choices, T...)."""
+    given = inputs.get("input_ids") if inputs.get("input_ids") is not None else inputs.get("inputs_embeds")
+    if given is None or given.dim() < 3:
+        raise InputError("Choices need inputs of shape (batch, choices, tokens); stack the tokenized choices.")
+    names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+    flat = {k: v.flatten(0, 1) if k in names and v is not None and v.dim() > 2 else v for k, v in inputs.items()}
+    return given.shape[1], flat
+
+
+class MultipleChoice(Head):
+    """Which of several texts."""
+
+    pools = True
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        self.classifier = self.readouts.sequence(self.width, 1)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
+        """Scores (B, choices) for inputs (B, choices, T), and with labels (B,) the loss."""
+        choices, inputs = _flattened(inputs)
+        out = self.transformer(**inputs, return_dict=True)
+        logits = self.classifier(out.pooler_output).view(-1, choices)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return carry(outputs.MultipleChoiceModelOutput, out, loss=loss, logits=logits)
+
+
+class DoubleHeads(CausalLM):
+    """GPT-2's two heads: the next token, and which of several texts."""
+
+    arguments = ("mc_token_ids", "labels", "mc_labels")
+
+    def __init__(self, transformer: Transformer, config: Config) -> None:
+        super().__init__(transformer, config)
+        if self.readouts.choice is None:
+            raise ConfigError("This family has no score for choices; use a MultipleChoice class.")
+        self.choice = self.readouts.choice(self.width, 1)
+
+    def forward(  # type: ignore[override]
+        self,
+        mc_token_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        mc_labels: Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Scores of both heads for inputs (B, choices, T), and the loss of each that has labels.
+
+        Args:
+            mc_token_ids: (B, choices), the position that stands for each choice; the last if not given.
+            labels: (B, choices, T), the inputs themselves, for the next token.
+            mc_labels: (B,), the right choice.
+            **inputs: of the backbone.
+        """
+        choices, inputs = _flattened(inputs)
+        out = self.transformer(**inputs, return_dict=True)
+        states = out.last_hidden_state
+        logits = self.lm_head(states).unflatten(0, (-1, choices))
+        states = states.unflatten(0, (-1, choices))  # (B, choices, T, D)
+        if mc_token_ids is None:
+            mc_token_ids = torch.full(states.shape[:2], states.shape[2] - 1, device=states.device)
+        picked = states.gather(2, mc_token_ids[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+        scores = self.choice(picked).squeeze(-1)
+        if out.get("hidden_states") is not None:
+            unflat = [None if s is None else s.unflatten(0, (-1, choices)) for s in out.hidden_states[-1:]]
+            out["hidden_states"] = (*out.hidden_states[:-1], *unflat)
+        return carry(
+            *(outputs.GPT2DoubleHeadsModelOutput, out),
+            loss=None if labels is None else cross_entropy(logits[..., :-1, :], labels[..., 1:]),
+            mc_loss=None if mc_labels is None else cross_entropy(scores, mc_labels),
+            logits=logits,
+            mc_logits=scores,
+        )
+
+
+TASKS: dict[str, type[Head]] = {
+    kind.__name__: kind
+    for kind in (
+        *(CausalLM, Seq2SeqLM, MaskedLM, NextSentencePrediction, PreTraining, SequenceClassification),
+        *(TokenClassification, QuestionAnswering, MultipleChoice, DoubleHeads),
+    )
+}

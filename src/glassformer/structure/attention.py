@@ -1,0 +1,163 @@
+"""Attention: every position takes a weighted mean of values, weighted by how well its query fits their keys.
+
+`softmax(q kᵀ · scale + bias) v` (https://arxiv.org/abs/1706.03762), with fewer key and value heads than query heads
+where several queries share one (https://arxiv.org/abs/2305.13245). The output always comes from the fast kernel; the
+weights, which that kernel never forms, are computed beside it from the same queries and keys when they are asked for.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..cache import KVLayer
+from ..errors import ConfigError
+from .positions import Rotation, rotate
+
+
+class Attention(nn.Module):
+    """Attention of a sequence over itself.
+
+    Args:
+        dim: D, the width of the hidden states.
+        heads: H.
+        kv_heads: heads of keys and values; H if not given.
+        head_dim: width of a head; D / H if not given.
+        bias: whether the four projections have biases.
+        scale: what scores are multiplied with; 1 / √head_dim if not given.
+        dropout: probability, on the weights.
+
+    Raises:
+        ConfigError: if heads do not divide what they share.
+
+    Example:
+        >>> output, weights = Attention(64, heads=4)(torch.randn(2, 5, 64), weights=True)
+        >>> output.shape, weights.shape
+        (torch.Size([2, 5, 64]), torch.Size([2, 4, 5, 5]))
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = True,
+        scale: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        if head_dim is None and dim % heads:
+            raise ConfigError(f"The width {dim} is not a multiple of the {heads} attention heads; change one of them.")
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"{heads} attention heads cannot share {kv_heads} key heads evenly; change one of them.")
+        self.head_dim = head_dim or dim // heads
+        self.scale = self.head_dim**-0.5 if scale is None else scale
+        self.dropout = dropout
+        self.q_proj = nn.Linear(dim, self.heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, dim, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        rotation: Rotation | None = None,
+        cache: KVLayer | None = None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """One step of attention.
+
+        Args:
+            x: (B, T, D).
+            bias: added to the scores, (B or 1, H or 1, T, S) where S counts the cache too; or None.
+            causal: whether queries may not look to their right; only without bias and cache.
+            rotation: cosines and sines for the positions of x, or None.
+            cache: this layer's keys and values so far, to which those of x are added; or None.
+            weights: whether the weights are wanted.
+
+        Returns:
+            The output (B, T, D), and the weights (B, H, T, S) or None.
+        """
+        query = self._split(self.q_proj(x), self.heads)
+        key = self._split(self.k_proj(x), self.kv_heads)
+        value = self._split(self.v_proj(x), self.kv_heads)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        return self._attend(query, key, value, bias, causal, weights)
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        """(B, T, heads · head_dim) to (B, heads, T, head_dim)."""
+        return x.view(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=bias,
+            dropout_p=dropout,
+            is_causal=causal,
+            scale=self.scale,
+            enable_gqa=self.kv_heads != self.heads,
+        )  # (B, H, T, head_dim)
+        output = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return output, self.weights(query, key, bias, causal) if weights else None
+
+    def weights(self, query: Tensor, key: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+        """The weights (B, H, T, S) of query (B, H, T, head_dim) over key (B, kv_heads, S, head_dim).
+
+        A query that may look at nothing has equal weights here, so that no row is NaN, and an output of zero.
+        """
+        key = key.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        scores = (query @ key.transpose(-1, -2) * self.scale).float()
+        lowest = torch.finfo(scores.dtype).min
+        if causal:
+            right = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(right, lowest)
+        if bias is not None:
+            scores = scores + bias.float().clamp(min=lowest)
+        return scores.softmax(-1).to(query.dtype)
+
+
+class CrossAttention(Attention):
+    """Attention of a decoder over an encoder's output, whose keys and values are computed once a text."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        memory: Tensor,
+        bias: Tensor | None = None,
+        cache: KVLayer | None = None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """One step of cross-attention.
+
+        Args:
+            x: the decoder's states, (B, T, D).
+            memory: the encoder's output, (B, S, D).
+            bias: added to the scores, (B or 1, 1, T, S); or None.
+            cache: keys and values of `memory`: read if it holds them, filled if it is empty; or None.
+            weights: whether the weights are wanted.
+
+        Returns:
+            The output (B, T, D), and the weights (B, H, T, S) or None.
+        """
+        query = self._split(self.q_proj(x), self.heads)
+        if cache is not None and cache.keys is not None and cache.values is not None:
+            key, value = cache.keys, cache.values
+        else:
+            key = self._split(self.k_proj(memory), self.kv_heads)
+            value = self._split(self.v_proj(memory), self.kv_heads)
+            if cache is not None:
+                key, value = cache.append(key, value)
+        return self._attend(query, key, value, bias, False, weights)

@@ -1,0 +1,85 @@
+"""Embedding: token ids to vectors, with token types and learned positions where a model has them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import spec
+from ..errors import InputError
+
+
+class Embedding(nn.Module):
+    """`dropout(norm(scale · tokens + types + positions))`.
+
+    Args:
+        tokens: the token table, which stacks may share.
+        plan: what else there is.
+
+    Example:
+        >>> plan = spec.Embedding(Embedding, types=2)
+        >>> Embedding(nn.Embedding(100, 8), plan)(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 8])
+    """
+
+    def __init__(self, tokens: nn.Embedding, plan: spec.Embedding) -> None:
+        super().__init__()
+        dim = tokens.embedding_dim
+        self.tokens = tokens
+        self.types = nn.Embedding(plan.types, dim) if plan.types else None
+        self.positions = plan.positions(dim) if plan.positions else None
+        self.norm = plan.norm(dim) if plan.norm else nn.Identity()
+        self.dropout = nn.Dropout(plan.dropout)
+        self.scale = plan.scale
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The vectors (B, T, D) that the first layer reads.
+
+        Args:
+            input_ids: (B, T); or
+            inputs_embeds: (B, T, D) in the place of the scaled token vectors.
+            token_type_ids: (B, T), zeros if not given.
+            position_ids: (B or 1, T).
+        """
+        x: Tensor = self.tokens(input_ids) * self.scale if inputs_embeds is None else inputs_embeds
+        if self.types is not None and token_type_ids is None:
+            x = x + self.types.weight[0]
+        elif token_type_ids is not None:
+            x = x + self.type_vectors(token_type_ids)
+        if self.positions is not None and position_ids is not None:
+            x = x + self.positions(position_ids)
+        embedded: Tensor = self.dropout(self.norm(x))
+        return embedded
+
+    def type_vectors(self, token_type_ids: Tensor) -> Tensor:
+        """The vectors (B, T, D) of token types (B, T); zero in a model that has none."""
+        if self.types is None:
+            return torch.zeros(1, device=token_type_ids.device)
+        vectors: Tensor = self.types(token_type_ids)
+        return vectors
+
+
+def shift_right(ids: Tensor, start: int | None, pad: int | None) -> Tensor:
+    """What a decoder reads to predict `ids`: the start token and all but the last; labels of -100 become padding.
+
+    Args:
+        ids: (B, T), labels or token ids.
+        start: the id that a decoder begins with.
+        pad: the id of padding.
+
+    Raises:
+        InputError: if there is no start or pad id.
+    """
+    if start is None or pad is None:
+        raise InputError(
+            f"decoder_start_token_id is {start} and pad_token_id is {pad}, but both are needed to make the decoder's "
+            "inputs; set them in the model's config, or give decoder_input_ids."
+        )
+    shifted = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == -100, pad)

@@ -1,0 +1,96 @@
+"""Layer: attention, cross-attention and feed-forward, each a residual step around the same stream of states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from .. import spec
+from ..cache import KVLayer
+
+if TYPE_CHECKING:
+    from .positions import Rotation
+
+
+class Residual(nn.Module):
+    """The norms and the dropout around one step: `x = after(x + dropout(out(f(before(x)))))`.
+
+    Args:
+        dim: D, the width of the hidden states.
+        plan: which of the slots hold a norm.
+    """
+
+    def __init__(self, dim: int, plan: spec.Layer) -> None:
+        super().__init__()
+        self.before = plan.norm(dim) if "before" in plan.norm_at else nn.Identity()
+        self.out = plan.norm(dim) if "out" in plan.norm_at else nn.Identity()
+        self.after = plan.norm(dim) if "after" in plan.norm_at else nn.Identity()
+        self.dropout = nn.Dropout(plan.dropout)
+
+    def forward(self, x: Tensor, added: Tensor) -> Tensor:
+        """What the next step reads, from x (B, T, D) and f(before(x)) (B, T, D)."""
+        y: Tensor = self.after(x + self.dropout(self.out(added)))
+        return y
+
+
+class Layer(nn.Module):
+    """One layer of a stack.
+
+    Args:
+        dim: D, the width of the hidden states.
+        plan: its parts.
+
+    ```
+    x ─┬─ before ─ attention ─ out ─(+)─ after ─ (the same with cross_attention) ─┬─ before ─ feedforward ─ out ─(+)─ after
+       └─────────────────────────────┘                                           └───────────────────────────────┘
+    ```
+    """
+
+    def __init__(self, dim: int, plan: spec.Layer) -> None:
+        super().__init__()
+        self.attention = plan.attention(dim)
+        self.attention_residual = Residual(dim, plan)
+        self.cross_attention = plan.cross_attention(dim) if plan.cross_attention else None
+        self.cross_attention_residual = Residual(dim, plan) if plan.cross_attention else None
+        self.feedforward = plan.feedforward(dim)
+        self.feedforward_residual = Residual(dim, plan)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        rotation: Rotation | None = None,
+        memory_bias: Tensor | None = None,
+        cache: KVLayer | None = None,
+        memory_cache: KVLayer | None = None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """One layer's step.
+
+        Args:
+            x: (B, T, D).
+            memory: the encoder's output, (B, S, D), for the cross-attention; without it that step is left out.
+            bias: of the attention's scores.
+            causal: whether queries may not look to their right.
+            rotation: of queries and keys.
+            memory_bias: of the cross-attention's scores.
+            cache: keys and values of the attention.
+            memory_cache: keys and values of the cross-attention.
+            weights: whether the weights are wanted.
+
+        Returns:
+            The states (B, T, D), and the weights of attention and cross-attention, or None.
+        """
+        residual = self.attention_residual
+        added, attended = self.attention(residual.before(x), bias, causal, rotation, cache, weights)
+        x = residual(x, added)
+        looked = None
+        if memory is not None and self.cross_attention is not None and self.cross_attention_residual is not None:
+            residual = self.cross_attention_residual
+            added, looked = self.cross_attention(residual.before(x), memory, memory_bias, memory_cache, weights)
+            x = residual(x, added)
+        residual = self.feedforward_residual
+        return residual(x, self.feedforward(residual.before(x))), attended, looked

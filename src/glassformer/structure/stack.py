@@ -1,0 +1,252 @@
+"""Encoder and Decoder: an embedding, the loop over the layers, and what is collected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import spec
+from ..cache import EncoderDecoderCache, KVCache, as_cache
+from ..errors import InputError
+from ..outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, ModelOutput
+from .layer import Layer
+from .masks import attention_bias, packed_segments
+from .positions import RelativeBuckets, Rotary
+
+Request = bool | int | Iterable[int] | None
+
+
+def requested(request: Request, count: int, name: str) -> set[int]:
+    """The indices below `count` that `output_attentions` or `output_hidden_states` asks for.
+
+    Args:
+        request: True for all, False or None for none, or the indices wanted (from the end if negative).
+        count: how many there are.
+        name: of the argument, for the error.
+
+    Raises:
+        InputError: if an index is out of range.
+    """
+    if request is None or isinstance(request, bool):
+        return set(range(count)) if request else set()
+    indices = [request] if isinstance(request, int) else list(request)
+    for index in indices:
+        if not -count <= index < count:
+            raise InputError(f"{name} asks for number {index}, but there are {count}; ask for 0 to {count - 1}.")
+    return {index % count for index in indices}
+
+
+class Stack(nn.Module):
+    """What encoders and decoders share.
+
+    Args:
+        tokens: the token table.
+        plan: the parts.
+
+    Attributes:
+        checkpoint: recomputes a layer in the backward pass instead of keeping what it computed; None to keep all.
+    """
+
+    def __init__(self, tokens: nn.Embedding, plan: spec.Stack) -> None:
+        super().__init__()
+        dim = tokens.embedding_dim
+        self.embedding = plan.embedding.part(tokens, plan.embedding)
+        self.positions = plan.positions() if plan.positions else None
+        self.layers = nn.ModuleList(Layer(dim, layer) for layer in plan.layers)
+        self.final_norm = plan.final_norm(dim) if plan.final_norm else nn.Identity()
+        self.dropout = nn.Dropout(plan.final_dropout)
+        self.layerdrop = plan.layerdrop
+        self.packs = plan.packs
+        self.checkpoint: Callable[..., Any] | None = None
+
+    def _embed(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        past: int,
+    ) -> tuple[Tensor, Tensor]:
+        """What the first layer reads, (B, T, D), and the positions, (B or 1, T)."""
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise InputError("Give exactly one of input_ids and inputs_embeds.")
+        length = given.shape[1]
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=given.device)[None]
+            if self.embedding.positions is not None:
+                self.embedding.positions.check(past + length)
+        return self.embedding(input_ids, inputs_embeds, token_type_ids, position_ids), position_ids
+
+    def _run(
+        self,
+        x: Tensor,
+        position_ids: Tensor,
+        bias: Tensor | None,
+        causal: bool,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+        cache: KVCache | None = None,
+        output_attentions: Request = False,
+        output_hidden_states: Request = False,
+    ) -> dict[str, Any]:
+        """The loop over the layers, from embedded tokens to the last states and what was asked for."""
+        maps = requested(output_attentions, len(self.layers), "output_attentions")
+        kept = requested(output_hidden_states, len(self.layers) + 1, "output_hidden_states")
+        attentions: list[Tensor | None] = []
+        cross_attentions: list[Tensor | None] = []
+        states: list[Tensor | None] = []
+        rotation = self.positions(position_ids, x.dtype) if isinstance(self.positions, Rotary) else None
+        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        cross = cache.cross_attention_cache if isinstance(cache, EncoderDecoderCache) else None
+        for index, layer in enumerate(self.layers):
+            if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
+                continue
+            states.append(x if index in kept else None)
+            arguments = (
+                *(x, memory, bias, causal, rotation, memory_bias),
+                own.layer(index) if own is not None else None,
+                cross.layer(index) if cross is not None else None,
+                index in maps,
+            )
+            if self.checkpoint is not None and self.training:
+                x, attended, looked = self.checkpoint(layer, *arguments)
+            else:
+                x, attended, looked = layer(*arguments)
+            attentions.append(attended)
+            cross_attentions.append(looked)
+        x = self.dropout(self.final_norm(x))
+        states.append(x if len(self.layers) in kept else None)
+        asked = output_attentions is not None and output_attentions is not False
+        return {
+            "last_hidden_state": x,
+            "hidden_states": tuple(states) if output_hidden_states not in (None, False) else None,
+            "attentions": tuple(attentions) if asked else None,
+            "cross_attentions": tuple(cross_attentions) if asked and memory is not None else None,
+        }
+
+    def _with_positions(self, bias: Tensor | None, causal: bool, queries: int, keys: int, dtype: torch.dtype) -> Any:
+        """Bias and causality with the relative positions in the bias, where the stack has them."""
+        if not isinstance(self.positions, RelativeBuckets):
+            return bias, causal
+        relative = self.positions(queries, keys, keys - queries).to(dtype)
+        lowest = torch.finfo(dtype).min
+        if causal:
+            right = torch.ones(queries, keys, dtype=torch.bool, device=relative.device).triu(1)
+            return relative.masked_fill(right, lowest), False
+        return relative if bias is None else relative + bias.clamp(min=lowest), False
+
+
+class Encoder(Stack):
+    """Reads a text in both directions.
+
+    Example:
+        >>> states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: Request = False,
+        output_hidden_states: Request = False,
+        return_dict: bool | None = True,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """From tokens to states.
+
+        Args:
+            input_ids: (B, T); or
+            inputs_embeds: (B, T, D).
+            attention_mask: (B, T), 1 for real tokens; or (B, 1, T, T).
+            token_type_ids: (B, T).
+            position_ids: (B or 1, T); counted from zero if not given.
+            output_attentions: True, or the layers whose weights are wanted.
+            output_hidden_states: True, or the numbers of the states that are wanted.
+            return_dict: whether the result has names or is a tuple.
+
+        Raises:
+            InputError: if inputs are missing, double or do not fit.
+        """
+        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0)
+        length = x.shape[1]
+        bias, _ = attention_bias(attention_mask, length, length, False, x.dtype)
+        bias, _ = self._with_positions(bias, False, length, length, x.dtype)
+        run = self._run(
+            x, position_ids, bias, False, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        del run["cross_attentions"]
+        return _shaped(BaseModelOutput(**run), return_dict)
+
+
+class Decoder(Stack):
+    """Reads a text to the left only, with a cache of what it has read, and may look at an encoder's output."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: Request = False,
+        output_hidden_states: Request = False,
+        return_dict: bool | None = True,
+    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
+        """From tokens to states.
+
+        Args:
+            input_ids: (B, T), the new tokens; or
+            inputs_embeds: (B, T, D).
+            attention_mask: (B, past + T), 1 for real tokens; or (B, 1, T, past + T).
+            token_type_ids: (B, T).
+            position_ids: (B or 1, T); counted on from the cache if not given.
+            encoder_hidden_states: (B, S, D), what cross-attention looks at.
+            encoder_attention_mask: (B, S).
+            past_key_values: the cache of the tokens before.
+            use_cache: whether a cache is wanted back.
+            output_attentions: True, or the layers whose weights are wanted.
+            output_hidden_states: True, or the numbers of the states that are wanted.
+            return_dict: whether the result has names or is a tuple.
+
+        Raises:
+            InputError: if inputs are missing, double or do not fit.
+        """
+        memory = encoder_hidden_states
+        if memory is not None and all(layer.cross_attention is None for layer in self.layers):  # type: ignore[union-attr]
+            raise InputError(
+                "encoder_hidden_states were given, but this model has no cross-attention; "
+                "load it with add_cross_attention=True, or leave them out."
+            )
+        recomputed = self.checkpoint is not None and self.training
+        cache = None
+        if (use_cache or past_key_values is not None) and not recomputed:
+            cache = as_cache(past_key_values, memory is not None)
+        past = cache.get_seq_length() if cache is not None else 0
+        segments = None
+        if self.packs and position_ids is not None and attention_mask is None and cache is None:
+            segments = packed_segments(position_ids)
+        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, past)
+        length = x.shape[1]
+        bias, causal = attention_bias(attention_mask, length, past + length, True, x.dtype, segments)
+        bias, causal = self._with_positions(bias, causal, length, past + length, x.dtype)
+        memory_bias = None
+        if memory is not None:
+            memory_bias, _ = attention_bias(encoder_attention_mask, length, memory.shape[1], False, x.dtype)
+        run = self._run(
+            *(x, position_ids, bias, causal, memory, memory_bias, cache, output_attentions, output_hidden_states)
+        )
+        return _shaped(BaseModelOutputWithPastAndCrossAttentions(past_key_values=cache, **run), return_dict)
+
+
+def _shaped(output: Any, return_dict: bool | None) -> Any:
+    return output.to_tuple() if return_dict is False and isinstance(output, ModelOutput) else output

@@ -1,0 +1,16 @@
+"""One thread, so that tiny models do not pay for a pool, and a quiet peer."""
+
+import pytest
+import torch
+import transformers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet() -> None:
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return str(val) if type(val).__name__ == "Case" else None

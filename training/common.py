@@ -1,0 +1,142 @@
+"""What the three training scripts share: data from Debian packages, the training loop, and the saving of a model."""
+
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "training" / "work"
+BUNDLED = ROOT / "src" / "glassformer" / "bundled"
+LIMIT = 3_000_000
+THREADS = 2
+
+
+def begin(seed: int) -> random.Random:
+    """Seeds torch, sets two threads, and returns the seeded source of every other choice."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(THREADS)
+    return random.Random(seed)
+
+
+def say(*parts: object) -> None:
+    """Prints a line at once, so that a log can be followed."""
+    print(*parts, flush=True)
+
+
+def debian(package: str) -> Path:
+    """Downloads a Debian package without installing it and returns the folder of its unpacked files."""
+    folder = WORK / "debian" / package
+    if not folder.exists():
+        say(f"downloading the Debian package {package}")
+        archives = WORK / "archives"
+        archives.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", package], cwd=archives, check=True, stdout=subprocess.DEVNULL)
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        subprocess.run(["dpkg-deb", "-x", next(archives.glob(f"{package}_*.deb")), partial], check=True)
+        partial.rename(folder)
+    return folder
+
+
+def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, peak: float) -> float:
+    """Minimises the losses that come one a step with AdamW, a linear warm-up and a cosine down to a fiftieth.
+
+    Args:
+        modules: What is trained.
+        losses: Yields the scalar loss of one fresh batch a step.
+        steps: How many steps to take.
+        peak: The highest learning rate.
+
+    Returns:
+        The seconds it took.
+    """
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+    warmup = max(1, steps // 20)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.02 + 0.49 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    modules.train()
+    start, shown, mean = time.perf_counter(), 0.0, None
+    for step, loss in zip(range(1, steps + 1), losses):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
+        passed = time.perf_counter() - start
+        if passed - shown > (1 if sys.stdout.isatty() else 10) or step == steps:
+            shown = passed
+            left = passed / step * (steps - step)
+            say(f"step {step}/{steps}  loss {mean:.4f}  {step / passed:.1f} steps/s  {left:.0f} s left")
+    modules.eval()
+    return time.perf_counter() - start
+
+
+def bucketed(examples: Iterator[Any], size: int, length: Callable[[Any], int], rng: random.Random) -> Iterator[list[Any]]:
+    """Batches of examples of like length, so that little is computed on padding: sorted in pools, in random order."""
+    while True:
+        pool = sorted(islice(examples, 32 * size), key=length)
+        batches = [pool[at : at + size] for at in range(0, len(pool), size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def save(model: Any, tokenizer: Tokenizer, name: str, tokenizer_config: dict[str, Any], generation: dict[str, Any]) -> Path:
+    """Writes a model in half precision with its tokenizer to the bundled folder, and returns that folder.
+
+    The file holds float16 to be small. `dtype` in config.json says float32, so that it is computed in float32.
+    """
+    folder = BUNDLED / name
+    model.half().save_pretrained(folder)
+    model.float()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", {**config, "dtype": "float32"})
+    write(folder / "tokenizer_config.json", tokenizer_config)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation:
+        write(folder / "generation_config.json", generation)
+    return folder
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON in the layout of a checkpoint folder."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def card(folder: Path, title: str, body: str, license: str, seconds: float, script: str) -> None:
+    """Writes README.md, the model's card: what it is, then its size, time and command."""
+    size = (folder / "model.safetensors").stat().st_size
+    if size > LIMIT:
+        raise SystemExit(f"{folder / 'model.safetensors'} has {size} bytes, {LIMIT} are allowed; make the model smaller")
+    front = f"---\nlicense: {license}\nlibrary_name: glassformer\n---\n\n# glassformer/{folder.name}\n\n{title}\n\n"
+    end = (
+        f"\n## Size, time, command\n\n"
+        f"- {size / 1e6:.2f} MB: {size // 2 / 1e6:.2f} million parameters in float16, computed in float32.\n"
+        f"- Trained by glassformer itself in {seconds / 60:.0f} minutes on {THREADS} CPU threads.\n"
+        f"- Made again, card and numbers included, by `python training/{script}`.\n"
+    )
+    (folder / "README.md").write_text(front + body.strip() + "\n" + end, encoding="utf-8")
+    say((folder / "README.md").read_text(encoding="utf-8"))
