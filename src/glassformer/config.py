@@ -75,6 +75,9 @@ class Config:
     aliases: ClassVar[Mapping[str, str]] = {}
     complete: ClassVar[Callable[[dict[str, Any]], None] | None] = None
 
+    id2label: dict[int, str]
+    label2id: dict[str, int]
+
     def __init__(self, **keys: Any) -> None:
         keys = {self.aliases.get(key, key): value for key, value in keys.items()}
         keys.pop("model_type", None)
@@ -86,14 +89,12 @@ class Config:
             labels = None  # names say how many there are
         for key, default in {**COMMON, **self.defaults}.items():
             keys.setdefault(key, copy.deepcopy(default))
-        if type(self).complete is not None:
-            type(self).complete(keys)
+        if (complete := type(self).complete) is not None:
+            complete(keys)
         self._check_types(keys)
+        keys["id2label"] = {int(index): label for index, label in (keys["id2label"] or COMMON["id2label"]).items()}
         for key, value in keys.items():
             setattr(self, key, value)
-        if self.id2label is None:
-            self.id2label = copy.deepcopy(COMMON["id2label"])
-        self.id2label = {int(index): label for index, label in self.id2label.items()}
         if labels is not None:
             self.num_labels = labels
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
@@ -110,15 +111,16 @@ class Config:
                 continue
             allowed = (int, float) if kind in (int, float) else (kind,)
             if kind in (int, float, str) and not isinstance(value, allowed):
+                needed = "a number" if kind in (int, float) else f"a {kind.__name__}"
                 raise ConfigError(
-                    f"{type(self).__name__} key {key!r} is {value!r}, a {type(value).__name__}, "
-                    f"where {'a number' if kind in (int, float) else 'a ' + kind.__name__} is needed; correct config.json."
+                    f"{type(self).__name__} key {key!r} is {value!r}, a {type(value).__name__}, where {needed} is "
+                    "needed; correct config.json."
                 )
 
     def __setattr__(self, key: str, value: Any) -> None:
         key = self.aliases.get(key, key)
         if key == "num_labels":
-            if value != self.num_labels or self.id2label is None:
+            if value != self.num_labels:
                 self.id2label = {index: f"LABEL_{index}" for index in range(value)}
                 self.label2id = {label: index for index, label in self.id2label.items()}
             return
@@ -165,8 +167,8 @@ class Config:
 
         Args:
             pretrained_model_name_or_path: the folder or name, or the path of a config file itself.
-            **kwargs: where to look (`revision, token, cache_dir, local_files_only, subfolder, force_download`), and keys
-                to set over those of the file. `return_unused_kwargs=True` also returns the keywords that no key took.
+            **kwargs: where to look (`revision, token, cache_dir, local_files_only, subfolder, force_download`), and
+                keys to set over those of the file. `return_unused_kwargs=True` also returns what no key took.
 
         Raises:
             MissingFileError: if there is no config.json or it cannot be reached.
@@ -189,7 +191,9 @@ class Config:
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Build from the keys of a config.json, with `kwargs` over them; returns (config, unused) if asked."""
-        first = {k: kwargs.pop(k) for k in ("num_labels", "output_attentions", "name_or_path") if k in kwargs}
+        first: dict[str, Any] = {
+            k: kwargs.pop(k) for k in ("num_labels", "output_attentions", "name_or_path") if k in kwargs
+        }
         for key in ("dtype", "torch_dtype"):
             if kwargs.get(key) not in (None, "auto"):
                 first["dtype"] = kwargs[key]

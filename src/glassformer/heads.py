@@ -1,7 +1,7 @@
 """Heads: what For... adds to a Transformer, one class a task: its logits and its loss.
 
-The readouts themselves are parts that a family chooses (`structure/readout.py`); a loss is in nats, the mean over labels
-that are not -100.
+The readouts themselves are parts that a family chooses (`structure/readout.py`); a loss is in nats, the mean over
+labels that are not -100.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _kept(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
 class CausalLM(Head):
     """The next token at every position of a decoder."""
 
-    arguments = ("labels", "logits_to_keep", "num_items_in_batch")
+    arguments = ("labels", "logits_to_keep", "num_items_in_batch", "shift_labels")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
         super().__init__(transformer, config)
@@ -86,6 +86,7 @@ class CausalLM(Head):
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Any = None,
+        shift_labels: Tensor | None = None,
         **inputs: Any,
     ) -> Any:
         """Scores for the next token, and with labels the loss.
@@ -94,14 +95,16 @@ class CausalLM(Head):
             labels: (B, T); the inputs themselves, shifted here, unless the family's labels are shifted already.
             logits_to_keep: score only the last n positions; 0 for all.
             num_items_in_batch: divide the loss by this in the place of the number of labels.
+            shift_labels: (B, T), labels that are shifted already, in the place of `labels`.
             **inputs: of the backbone.
         """
         out = self.transformer(**inputs, return_dict=True)
         logits = self.lm_head(_kept(out.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
-            shifted = F.pad(labels, (0, 1), value=-100)[:, 1:] if self.readouts.shifted else labels
-            loss = cross_entropy(logits.float(), shifted, num_items_in_batch)
+            if shift_labels is None:
+                shift_labels = F.pad(labels, (0, 1), value=-100)[:, 1:] if self.readouts.shifted else labels
+            loss = cross_entropy(logits.float(), shift_labels, num_items_in_batch)
         crosses = self.transformer.spec.crosses
         kind = outputs.CausalLMOutputWithCrossAttentions if crosses else outputs.CausalLMOutputWithPast
         return carry(kind, out, loss=loss, logits=logits)

@@ -130,8 +130,10 @@ class Transformer(nn.Module):
 
     def _pooled(self, out: Any) -> Any:
         """The output of a single stack in the class that its family gives."""
-        if self.spec.crosses and out.attentions is not None and out.get("cross_attentions") is None:
-            out["cross_attentions"] = ()  # asked for, and there are none
+        if self.spec.crosses:
+            # Maps that were asked for, of which there are none, are an empty tuple.
+            cross = out.get("cross_attentions") or (None if out.attentions is None else ())
+            out = carry(outputs.BaseModelOutputWithPastAndCrossAttentions, out, cross_attentions=cross)
         if self.spec.pooler is not None:
             pooled = self.pooler(out.last_hidden_state) if self.pooler is not None else None
             return carry(outputs.BaseModelOutputWithPoolingAndCrossAttentions, out, pooler_output=pooled)

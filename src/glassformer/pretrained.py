@@ -127,7 +127,7 @@ class PreTrainedModel(nn.Module):
                 named["use_cache"] = False
             elif named.get("use_cache") is None:
                 named["use_cache"] = self.config.use_cache
-        out = super().forward(**named)  # type: ignore[misc]
+        out = super().forward(**named)
         return out.to_tuple() if (self.config.return_dict if return_dict is None else return_dict) is False else out
 
     # The parts
@@ -170,7 +170,8 @@ class PreTrainedModel(nn.Module):
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token table, a module with a weight (vocabulary, D)."""
-        return self.base_model.stacks[0].embedding.tokens
+        table: nn.Embedding = self.base_model.stacks[0].embedding.tokens
+        return table
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Put another token table in the place of the old one, in all stacks."""
@@ -331,52 +332,45 @@ class PreTrainedModel(nn.Module):
         variant, state = kwargs.pop("variant", None), kwargs.pop("state_dict", None)
         where = pretrained_model_name_or_path
         source = Repository.take(where, kwargs) if where is not None else None
-        if not isinstance(config, Config):
-            config, kwargs = cls._read_config(config, source, kwargs)
+        if isinstance(config, Config):
+            keys = config.to_dict()
+        elif (origin := config if config is not None else source) is not None:
+            keys = read_config(origin)
         else:
-            config = cls.config_class.from_dict(config.to_dict())
-            kwargs = {k: v for k, v in kwargs.items() if not (hasattr(config, k) and setattr(config, k, v) is None)}
+            raise InputError("Loading needs a folder or name, or both config and state_dict.")
+        model_type = keys.get("model_type", cls.family.model_type)
+        if model_type != cls.family.model_type:
+            raise WrongClassError(
+                f"{where} holds a {model_type!r} model, but {cls.__name__} is for {cls.family.model_type!r}; "
+                "use AutoModel.from_pretrained or another Auto class, which pick the class."
+            )
+        built, kwargs = cls.config_class.from_dict(keys, return_unused_kwargs=True, **kwargs)
         accepted = inspect.signature(Transformer.__init__).parameters if cls.kind.task == "Model" else {}
         if unknown := kwargs.keys() - accepted:
             raise InputError(
-                f"from_pretrained takes no keyword {sorted(unknown)[0]!r}, and {type(config).__name__} has no such key."
+                f"from_pretrained takes no keyword {sorted(unknown)[0]!r}, and {type(built).__name__} has no such key."
             )
         if state is None and source is None:
-            raise InputError("Loading needs a folder or name, or both config and state_dict.")
+            raise InputError("Loading without a folder or name needs a state_dict.")
         weights = state if state is not None else open_weights(cast(Repository, source), variant, use_safetensors)
         if dtype == "auto":
-            dtype = config.dtype or _own_dtype(weights)
+            dtype = built.dtype or _own_dtype(weights)
         dtype = _torch_dtype(dtype)
         with torch.device("meta"):
-            model = cls(config, *model_args, **kwargs)
-        config.dtype = dtype
+            model = cls(built, *model_args, **kwargs)
+        built.dtype = dtype
         info = model._fill(weights, dtype, str(where), ignore_mismatched_sizes)
         model.eval()
         if model.can_generate() and source is not None:
             from .generation.config import load_generation_config
 
-            model.generation_config = load_generation_config(source, config)
+            model.generation_config = load_generation_config(source, built)
         if device is not None:
             model.to(device)
         if not output_loading_info:
             return model
-        keys = ("missing_keys", "unexpected_keys", "mismatched_keys")
-        return model, {**{key: getattr(info, key) for key in keys}, "error_msgs": []}
-
-    @classmethod
-    def _read_config(
-        cls, where: Any, source: Repository | None, kwargs: dict[str, Any]
-    ) -> tuple[Config, dict[str, Any]]:
-        """The configuration at `where`, or else of the checkpoint, and the keywords that it has no key for."""
-        keys = read_config(where if where is not None or source is None else source)
-        found = keys.get("model_type", cls.family.model_type)
-        if found != cls.family.model_type:
-            raise WrongClassError(
-                f"{keys['name_or_path']} holds a {found!r} model, but {cls.__name__} is for {cls.family.model_type!r}; "
-                "use AutoModel.from_pretrained or another Auto class, which pick the class."
-            )
-        config, unused = cls.config_class.from_dict(keys, return_unused_kwargs=True, **kwargs)
-        return config, unused
+        found = {key: getattr(info, key) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        return model, {**found, "error_msgs": []}
 
     def _fill(
         self, weights: Weights | Mapping[str, Tensor], dtype: torch.dtype, source: str, ignore_mismatched_sizes: bool

@@ -132,8 +132,8 @@ def refuse_mismatched(info: LoadingInfo, source: str) -> None:
         name, there, here = sorted(info.mismatched_keys)[0]
         more = f" (and {len(info.mismatched_keys) - 1} more)" if len(info.mismatched_keys) > 1 else ""
         raise WeightsError(
-            f"{name} has shape {there} in {source}, but the model's is {here}{more}; correct the configuration, or pass "
-            "ignore_mismatched_sizes=True to draw such weights anew."
+            f"{name} has shape {there} in {source}, but the model's is {here}{more}; correct the configuration, or "
+            "pass ignore_mismatched_sizes=True to draw such weights anew."
         )
 
 

@@ -78,7 +78,8 @@ class Stored:
             tensor = tensor.t()
         if len(self.ours) == 1:
             return dict.fromkeys(self.ours, tensor)
-        return dict(zip(self.ours, tensor.split([shape[0] for shape in self.ours.values()])))
+        parts = tensor.split_with_sizes([shape[0] for shape in self.ours.values()])
+        return dict(zip(self.ours, parts))
 
     def join(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The stored tensor, from those here."""
@@ -109,14 +110,14 @@ def match(table: Iterable[Row], shapes: Mapping[str, tuple[int, ...]]) -> list[S
     for name, shape in shapes.items():
         pattern, number = _generic(name)
         module, _, leaf = pattern.rpartition(".")
-        entry, suffix = (by_name[pattern], "") if pattern in by_name else (by_name.get(module), f".{leaf}")
-        if entry is None:
+        found_row, suffix = (by_name[pattern], "") if pattern in by_name else (by_name.get(module), f".{leaf}")
+        if found_row is None:
             raise WeightsError(f"The name table has no row for {name}; add one for {module}.")
         theirs, also, copies = (
             [part.replace("*", number) + suffix for part in group]
-            for group in ([entry.theirs], entry.also, entry.copies)
+            for group in ([found_row.theirs], found_row.also, found_row.copies)
         )
-        found = stored.setdefault(theirs[0], Stored({}, theirs[0], tuple(also), tuple(copies), entry.transposed))
+        found = stored.setdefault(theirs[0], Stored({}, theirs[0], tuple(also), tuple(copies), found_row.transposed))
         found.ours[name] = shape
     return list(stored.values())
 

@@ -21,8 +21,9 @@ from .family import Family, ModelClass, constant
 def complete(keys: dict[str, Any]) -> None:
     """Three labels, if none are named: the checkpoints were tuned for natural language inference."""
     if keys["id2label"] is None:
-        keys["id2label"] = {index: f"LABEL_{index}" for index in range(3)}
-        keys["label2id"] = {label: index for index, label in keys["id2label"].items()}
+        labels = [f"LABEL_{index}" for index in range(3)]
+        keys["id2label"] = dict(enumerate(labels))
+        keys["label2id"] = {label: index for index, label in enumerate(labels)}
 
 
 def spec(c: Any) -> Spec:

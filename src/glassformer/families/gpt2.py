@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a decoder with norms before each step.
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a decoder, norms before each step.
 
 Checkpoints fuse query, key and value into one matrix and store matrices as (in, out).
 """

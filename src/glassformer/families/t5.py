@@ -1,4 +1,4 @@
-"""T5 (https://arxiv.org/abs/1910.10683): encoder and decoder, relative positions in buckets, RMS norms before each step.
+"""T5 (https://arxiv.org/abs/1910.10683): encoder and decoder, relative positions, RMS norms before each step.
 
 Scores are not divided by the root of the head's width; the weights are drawn so that they need not be. Version 1.1
 gates its feed-forward and has a vocabulary head of its own.

@@ -103,26 +103,24 @@ class StopStringCriteria(StoppingCriteria):
 class _Pieces(dict[int, bytes]):
     """What each token adds to a text, found on first use."""
 
-    _ANCHOR = "abcdef"  # convert_tokens_to_string may treat the first token of a text differently
-
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._bytes_of = _byte_reader(tokenizer)
-        ids = tokenizer(self._ANCHOR, add_special_tokens=False)["input_ids"]
-        self._before = tokenizer.convert_ids_to_tokens(ids)
+        # The first token of a text may be written differently, so each is looked at after another.
+        self._before = tokenizer.convert_ids_to_tokens(tokenizer("abcdef", add_special_tokens=False)["input_ids"])
+        self._text_before = tokenizer.convert_tokens_to_string(self._before)
 
     def __missing__(self, token_id: int) -> bytes:
         token = self._tokenizer.convert_ids_to_tokens(token_id)
-        piece = b""  # for an id that is no token
+        piece = b"\xff"  # for an id that is no token: a byte that no text has
         if token is not None:
             raw = self._bytes_of(token)
-            piece = raw if raw is not None else self._added_text(token).encode()
+            if raw is None:
+                text = self._tokenizer.convert_tokens_to_string([*self._before, token])
+                raw = text.removeprefix(self._text_before).encode()
+            piece = raw
         self[token_id] = piece
         return piece
-
-    def _added_text(self, token: str) -> str:
-        text: str = self._tokenizer.convert_tokens_to_string([*self._before, token])
-        return text[text.index(self._ANCHOR) + len(self._ANCHOR) :]
 
 
 def _byte_reader(tokenizer: Any) -> Any:

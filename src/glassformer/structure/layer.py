@@ -42,8 +42,8 @@ class Layer(nn.Module):
         plan: its parts.
 
     ```
-    x ─┬─ before ─ attention ─ out ─(+)─ after ─ (the same with cross_attention) ─┬─ before ─ feedforward ─ out ─(+)─ after
-       └─────────────────────────────┘                                           └───────────────────────────────┘
+    x ─┬─ before ─ attention ─ out ─(+)─ after ─ … cross_attention … ─┬─ before ─ feedforward ─ out ─(+)─ after ─
+       └─────────────────────────────┘                                └───────────────────────────────┘
     ```
     """
 

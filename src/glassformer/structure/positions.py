@@ -126,7 +126,7 @@ class Rotary(nn.Module):
             raise ConfigError(f"There is no rope_type {kind!r}; it is one of {', '.join(FREQUENCIES)}.")
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
         self.max_positions = max_positions
-        self.parameters = dict(parameters)
+        self.settings = dict(parameters)
         # Types whose frequencies depend on the length of the text compute them in each call.
         self.by_length = kind in ("dynamic", "longrope")
         try:
@@ -137,8 +137,8 @@ class Rotary(nn.Module):
             ) from None
 
     def _frequencies(self, length: int) -> tuple[Tensor, float]:
-        compute = FREQUENCIES[self.parameters.get("rope_type", "default")]
-        return compute(self.dim, self.parameters["rope_theta"], self.parameters, self.max_positions, length)
+        compute = FREQUENCIES[self.settings.get("rope_type", "default")]
+        return compute(self.dim, self.settings["rope_theta"], self.settings, self.max_positions, length)
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype = torch.float32) -> Rotation:
         """Cosines and sines, (B, T, rotary dim) each, of position_ids (B, T)."""

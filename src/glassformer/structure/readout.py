@@ -60,7 +60,7 @@ class Offset(Linear):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
-        return super().forward(states) + self.offset
+        return super().forward(states) + self.get_buffer("offset")
 
 
 class Transformed(Linear):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from .masks import attention_bias, packed_segments
 from .positions import RelativeBuckets, Rotary
 
 Request = bool | int | Iterable[int] | None
+Shaped = TypeVar("Shaped", bound=ModelOutput)
 
 
 def requested(request: Request, count: int, name: str) -> set[int]:
@@ -222,7 +223,7 @@ class Decoder(Stack):
             InputError: if inputs are missing, double or do not fit.
         """
         memory = encoder_hidden_states
-        if memory is not None and all(layer.cross_attention is None for layer in self.layers):  # type: ignore[union-attr]
+        if memory is not None and all(layer.cross_attention is None for layer in self.layers):
             raise InputError(
                 "encoder_hidden_states were given, but this model has no cross-attention; "
                 "load it with add_cross_attention=True, or leave them out."
@@ -248,5 +249,5 @@ class Decoder(Stack):
         return _shaped(BaseModelOutputWithPastAndCrossAttentions(past_key_values=cache, **run), return_dict)
 
 
-def _shaped(output: Any, return_dict: bool | None) -> Any:
-    return output.to_tuple() if return_dict is False and isinstance(output, ModelOutput) else output
+def _shaped(output: Shaped, return_dict: bool | None) -> Shaped | tuple[Any, ...]:
+    return output.to_tuple() if return_dict is False else output
