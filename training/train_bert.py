@@ -23,7 +23,7 @@ TAGS = [word + mark for word in ("word", "Word") for mark in ("", ",", ".", "?")
 MARKS = {**dict.fromkeys(",;:،", ","), **dict.fromkeys(".!…", "."), "?": "?"}
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOVEL = "Northanger Abbey"
-LENGTH, WORDS = 64, 40
+LENGTH, WORDS = 128, 32
 STEPS, BATCH, PEAK = 3500, 24, 2e-3
 INIT, LAYERS = 0.02, 4
 
@@ -194,7 +194,7 @@ def main() -> None:
     names = [LANGUAGES[c] for c in CODES]
     classifier = glassformer.BertForSequenceClassification(glassformer.BertConfig(**shape, **labelled(names)))
     tagger = glassformer.BertForTokenClassification(glassformer.BertConfig(**shape, **labelled(TAGS)))
-    tagger.bert = classifier.bert
+    tagger.transformer.encoder = classifier.transformer.encoder
     say(f"{tokenizer.get_vocab_size()} tokens, {sum(p.numel() for p in classifier.parameters())} parameters")
     both = torch.nn.ModuleList([classifier, tagger])
     seconds = train(both, losses(classifier, tagger, tokenizer, data, rng), STEPS, PEAK)

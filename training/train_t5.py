@@ -21,7 +21,7 @@ import glassformer
 LOCALES = "en en_GB de fr es it pt nl sv da nb fi pl cs sk hu ro el ru uk tr ja zh ko id vi ca".split()
 FORMATS = ("full", "long", "medium")
 FIRST, DAYS = date(1900, 1, 1), 73049  # to the end of 2099
-STEPS, BATCH, PEAK = 4000, 96, 3e-3
+STEPS, BATCH, PEAK = 3200, 96, 3e-3
 SPECIALS = ["<pad>", "</s>", "<unk>"]
 
 Span = tuple[int, int]

@@ -121,7 +121,9 @@ class KVCache:
             InputError: if it is positive.
         """
         if tokens_to_remove > 0:
-            raise InputError(f"crop({tokens_to_remove}) is not allowed; to forget n tokens call crop(-n).")
+            raise InputError(
+                f"crop({tokens_to_remove}) is not allowed: to remove n tokens pass the negative, crop(-n)."
+            )
         for layer in self.layers:
             layer.crop(-tokens_to_remove)
 

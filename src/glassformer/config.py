@@ -199,13 +199,11 @@ class Config:
                 first["dtype"] = kwargs[key]
         if "num_labels" in first and len(config_dict.get("id2label") or {}) != first["num_labels"]:
             config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")}
-        config = cls(**{**config_dict, **first})
-        unused = {}
-        for key, value in kwargs.items():
-            if hasattr(config, key):
-                setattr(config, key, value)
-            else:
-                unused[key] = value
+        keys = {**config_dict, **first}
+        config = cls(**keys)
+        unused = {key: kwargs.pop(key) for key in list(kwargs) if not hasattr(config, key)}
+        if kwargs:
+            config = cls(**{**keys, **kwargs})  # built anew, for keys that follow from those given
         return (config, unused) if return_unused_kwargs else config
 
     @classmethod

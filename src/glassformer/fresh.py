@@ -34,7 +34,7 @@ def initialise(model: Any, names: Iterable[str]) -> None:
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 tensor[module.padding_idx].zero_()
         else:
-            tensor.fill_(1.0)
+            tensor.fill_(model.base_model.spec.norm)
 
 
 @torch.no_grad()

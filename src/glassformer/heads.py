@@ -74,7 +74,7 @@ def _kept(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
 class CausalLM(Head):
     """The next token at every position of a decoder."""
 
-    arguments = ("labels", "logits_to_keep", "num_items_in_batch", "shift_labels")
+    arguments: tuple[str, ...] = ("labels", "logits_to_keep", "num_items_in_batch", "shift_labels")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
         super().__init__(transformer, config)
@@ -327,7 +327,7 @@ class MultipleChoice(Head):
 class DoubleHeads(CausalLM):
     """GPT-2's two heads: the next token, and which of several texts."""
 
-    arguments = ("mc_token_ids", "labels", "mc_labels")
+    arguments: tuple[str, ...] = ("mc_token_ids", "labels", "mc_labels")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
         super().__init__(transformer, config)
@@ -355,10 +355,7 @@ class DoubleHeads(CausalLM):
         states = out.last_hidden_state
         logits = self.lm_head(states).unflatten(0, (-1, choices))
         states = states.unflatten(0, (-1, choices))  # (B, choices, T, D)
-        if mc_token_ids is None:
-            mc_token_ids = torch.full(states.shape[:2], states.shape[2] - 1, device=states.device)
-        picked = states.gather(2, mc_token_ids[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
-        scores = self.choice(picked).squeeze(-1)
+        scores = self.choice(states, mc_token_ids).squeeze(-1)
         if out.get("hidden_states") is not None:
             unflat = [None if s is None else s.unflatten(0, (-1, choices)) for s in out.hidden_states[-1:]]
             out["hidden_states"] = (*out.hidden_states[:-1], *unflat)

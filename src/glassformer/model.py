@@ -10,6 +10,7 @@ from . import outputs
 from .errors import ConfigError, InputError
 from .outputs import BaseModelOutput
 from .spec import Spec
+from .structure.embedding import Table
 from .structure.stack import Decoder, Encoder, Request
 
 
@@ -31,10 +32,10 @@ class Transformer(nn.Module):
         if pad is not None and pad >= spec.vocab_size:
             raise ConfigError(f"pad_token_id is {pad}, but the vocabulary has {spec.vocab_size} tokens; correct one.")
         self.spec = spec
-        tokens = nn.Embedding(spec.vocab_size, spec.hidden_size, padding_idx=pad)
+        tokens = Table(spec.vocab_size, spec.hidden_size, padding_idx=pad)
         self.encoder = Encoder(tokens, spec.encoder) if spec.encoder else None
         if spec.encoder and not spec.shared:
-            tokens = nn.Embedding(spec.vocab_size, spec.hidden_size, padding_idx=pad)
+            tokens = Table(spec.vocab_size, spec.hidden_size, padding_idx=pad)
         self.decoder = Decoder(tokens, spec.decoder) if spec.decoder else None
         self.pooler = spec.pooler(spec.hidden_size) if spec.pooler and add_pooling_layer else None
 

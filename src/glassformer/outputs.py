@@ -102,8 +102,8 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
 
     last_hidden_state: Tensor | None = None
     pooler_output: Tensor | None = None
-    hidden_states: Maps | None = None
     past_key_values: KVCache | None = None
+    hidden_states: Maps | None = None
     attentions: Maps | None = None
     cross_attentions: Maps | None = None
 

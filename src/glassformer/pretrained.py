@@ -388,8 +388,7 @@ class PreTrainedModel(nn.Module):
             path, _, leaf = name.rpartition(".")
             put(modules[path], leaf, torch.zeros(getattr(modules[path], leaf).shape, dtype=dtype), places)
         initialise(self, info.fresh)
-        missing = sorted(info.missing_keys - {"final_logits_bias"})
-        if missing:
+        if missing := sorted(info.missing_keys):
             warnings.warn(
                 f"{len(missing)} tensors of {type(self).__name__} are not in {source} and were drawn anew "
                 f"({', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}); train them before use.",
@@ -430,14 +429,16 @@ class PreTrainedModel(nn.Module):
         self.config.architectures, self.config.dtype = [type(self).__name__], self.dtype
         files = {CONFIG_NAME: self.config.to_json_string()}
         if self.can_generate():
-            files["generation_config.json"] = self.generation_config.to_json_string()
+            files["generation_config.json"] = self.generation_config.to_saved_text()
         stored = as_stored(self, self._naming(), state_dict)
         save_weights(save_directory, stored, files, max_shard_size, variant)
 
     def _naming(self) -> Naming:
         family = self.family
         prefixes = sorted({kind.prefix for kind in family.classes.values()} - {""})
-        return Naming(family.rows(self.config), self.kind.prefix, prefixes, family.ignored)
+        # An encoder that is loaded alone leaves the decoder in the file without a word.
+        ignored = (*family.ignored, r"^(\w+\.)?decoder\.") if self.kind.part == "encoder" else family.ignored
+        return Naming(family.rows(self.config), self.kind.prefix, prefixes, ignored)
 
 
 def _attention(kwargs: dict[str, Any]) -> None:

@@ -126,6 +126,7 @@ class Spec:
         decoder_reads_inputs: whether decoder_input_ids, when not given, are made from input_ids.
         std: the standard deviation of a fresh weight, by the name of its module.
         crosses: whether the family's decoders can look at an encoder, so that outputs have a place for its maps.
+        norm: what the scales of fresh norms begin with.
         keep_fp32: last parts of module names that stay in fp32 when the model is loaded in fp16.
     """
 
@@ -142,6 +143,7 @@ class Spec:
     decoder_start: Callable[..., Any] | None = None
     decoder_reads_inputs: bool = False
     crosses: bool = False
+    norm: float = 1.0
     keep_fp32: tuple[str, ...] = ()
 
     def encoder_only(self) -> Spec:

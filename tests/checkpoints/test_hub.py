@@ -361,3 +361,28 @@ def test_environment(fake_hub: FakeHub, tmp_path: Path) -> None:
         asked = len(fake_hub.requests)
     assert asked == len(fake_hub.requests)
     assert all(json.dumps(request.token) == "null" for request in fake_hub.requests)
+
+
+def test_a_model_from_the_hub(fake_hub: FakeHub, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A model loads by its name, and once more without any network; what its repository lacks is never downloaded."""
+    import torch
+    import transformers
+
+    from glassformer import AutoModel
+
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    peer = transformers.BertModel(config).eval()
+    peer.save_pretrained(tmp_path / "peer")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "peer").iterdir()}
+    fake_hub.commit("acme/tiny", {**files, "README.md": b"not needed"}, tags=["v1"])
+    model = AutoModel.from_pretrained("acme/tiny", revision="v1")
+    assert sorted(fake_hub.files_sent()) == ["config.json", "model.safetensors"]
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(model(ids).last_hidden_state, peer(ids).last_hidden_state)
+    request.getfixturevalue("no_network")
+    again = AutoModel.from_pretrained("acme/tiny", revision="v1", local_files_only=True)
+    assert torch.equal(again(ids).last_hidden_state, model(ids).last_hidden_state)
+    with pytest.raises(OSError, match=r"config.json .* was not in the cache"):
+        AutoModel.from_pretrained("acme/other", local_files_only=True)

@@ -113,7 +113,9 @@ def test_equals_the_peer(name: str, args: tuple[Any, ...], kwargs: dict[str, Any
 def test_every_processor_for_text_is_there() -> None:
     """The peer's classes are all here and tested, but for other modalities, watermarks, and batched guidance."""
     elsewhere = ("Whisper", "Bark", "Dia", "SynthID", "Watermark", "Alternating", "ClassifierFree")
-    names = {name for name, value in vars(theirs).items() if isinstance(value, type) and value.__module__ == theirs.__name__}
+    names = {
+        name for name, value in vars(theirs).items() if isinstance(value, type) and value.__module__ == theirs.__name__
+    }
     expected = {name for name in names if not name.startswith(elsewhere)}
     here = {**vars(processors), **vars(warpers), **vars(guidance)}
     assert expected - set(here) == set()
@@ -189,7 +191,10 @@ def test_refuses_what_the_peer_refuses(name: str, args: tuple[Any, ...]) -> None
 
 def test_tokens_outside_the_vocabulary() -> None:
     """A biased token that the vocabulary does not have is an error that says how many it has."""
-    for processor in (processors.SequenceBiasLogitsProcessor({(SIZE,): 1.0}), processors.NoBadWordsLogitsProcessor([[99]])):
+    for processor in (
+        processors.SequenceBiasLogitsProcessor({(SIZE,): 1.0}),
+        processors.NoBadWordsLogitsProcessor([[99]]),
+    ):
         with pytest.raises(GenerationError, match=f"vocabulary has {SIZE}"):
             processor(ids_of(2, 0), scores_of("plain", 0))
     with pytest.raises(GenerationError, match="start, factor"):

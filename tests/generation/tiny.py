@@ -17,7 +17,7 @@ _BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_d
 _BART |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "init_std": 0.4, "decoder_start_token_id": 2}
 _PLAIN = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _PLAIN |= {"max_position_embeddings": 64, "initializer_range": 0.4}
-_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "initializer_factor": 3.0}
+_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "initializer_factor": 1.0}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "BertLMHeadModel": ("BertConfig", {**_PLAIN, **IDS, "is_decoder": True}),
     "GPT2LMHeadModel": (
@@ -37,9 +37,7 @@ def peer(name: str) -> Any:
     """The peer's model; attentions are returned by its slower implementation alone."""
     config, keys = FAMILIES[name]
     torch.manual_seed(5)
-    model = getattr(transformers, name)._from_config(
-        getattr(transformers, config)(**keys), attn_implementation="eager"
-    )
+    model = getattr(transformers, name)._from_config(getattr(transformers, config)(**keys), attn_implementation="eager")
     return model.eval()
 
 

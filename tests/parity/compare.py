@@ -60,8 +60,13 @@ def rows(key: str, tensor: torch.Tensor, arguments: Mapping[str, Any]) -> torch.
 
 
 def cached(cache: Any) -> list[tuple[torch.Tensor, ...]]:
-    """The tensors of each layer: keys, values, and those of the cross-attention after them."""
-    return [tuple(tensor for tensor in layer if tensor is not None) for layer in cache]
+    """The tensors of each layer: keys, values, and those of the cross-attention after them.
+
+    A cache of the peer may name more layers than the model has (BART's decoder alone counts the encoder's): these hold
+    nothing and do not count.
+    """
+    layers = [tuple(tensor for tensor in layer if tensor is not None) for layer in cache]
+    return [layer for layer in layers if layer]
 
 
 def same(ours: Any, theirs: Any, real: Mapping[str, Any] | None = None) -> None:

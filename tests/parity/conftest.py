@@ -4,6 +4,8 @@ import pytest
 import torch
 import transformers
 
+pytest.register_assert_rewrite("parity.compare")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet() -> None:

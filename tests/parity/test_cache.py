@@ -132,7 +132,7 @@ def test_what_a_cache_can_do(case: Case, head: str) -> None:
         operate(mine)
         operate(theirs)
         same_cache(mine, theirs)
-    with pytest.raises(ValueError, match=r"negative|remove"):
+    with pytest.raises(ValueError, match="crop"):
         mine.crop(1)
     # It still works after all this.
     ids, _ = names(arguments)

@@ -276,6 +276,13 @@ def peer_sdpa(case: Case, head: str) -> Any:
     return model.eval()
 
 
+def unread(case: Case) -> set[str]:
+    """Parameters of the peer that untied models hold, save and never read: what is in them does not matter."""
+    if case.options.get("tie_word_embeddings", True):
+        return set()
+    return {"Bert": {"cls.predictions.bias"}, "Bart": {"shared.weight", "model.shared.weight"}}.get(case.family, set())
+
+
 class Inputs:
     """Random arguments of a call, the same for the same pair; rows are padded on `side`."""
 

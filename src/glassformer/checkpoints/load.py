@@ -53,6 +53,14 @@ class Naming:
     prefixes: Iterable[str]
     ignored: Iterable[str] = ()
 
+    @property
+    def head(self) -> str | None:
+        """The name of the matrix that scores the vocabulary, which is left out where it is the token table."""
+        for entry in self.rows:
+            if any(name in ("lm_head.linear", "lm_head.linear.weight") for name in entry.ours):
+                return entry.theirs.removesuffix(".weight") + ".weight"
+        return None
+
     def stored(self, model: nn.Module) -> list[Stored]:
         """What a checkpoint of this class stores for the tensors of a model; tied ones once."""
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(model).items()}
@@ -99,14 +107,16 @@ def load(
         keep_fp32: modules, by the last part of their names, that stay in fp32 in a model of fp16.
     """
     info = LoadingInfo()
-    used: set[str] = set()
+    used = {naming.head}
     modules, places = dict(model.named_modules()), places_of(model)
+    parameters = {name for name, _ in model.named_parameters()}
     shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)
     for entry in naming.stored(model):
         names = [name for known in (entry.theirs, *entry.also) for name in (known, _older(known)) if name in weights]
         used.update(names)
         if not names:
-            info.missing_keys.add(entry.theirs)
+            if entry.ours.keys() & parameters:
+                info.missing_keys.add(entry.theirs)
             info.fresh.update(entry.ours)
         elif (shape := shape_of(names[0])) != entry.shape:
             info.mismatched_keys.add((entry.theirs, shape, entry.shape))
@@ -159,19 +169,13 @@ def put(module: nn.Module, leaf: str, tensor: Tensor, places: Mapping[int, list[
 
 def holds_own_head(weights: Mapping[str, Tensor], naming: Naming) -> bool:
     """Whether a checkpoint's vocabulary head differs from its token table, whatever its configuration says of tying."""
-    named = {ours: row for row in naming.rows for ours in row.ours}
-    head = next((row for ours, row in named.items() if ours.startswith("lm_head.linear") and "bias" not in ours), None)
-    if head is None:
+    tables = [row.theirs for row in naming.rows if row.ours[0].endswith("embedding.tokens")]
+    names = (f"{prefix}{name}.weight" for name in tables for prefix in ("", *naming.prefixes))
+    table = next((name for name in names if name in weights), None)
+    if naming.head is None or naming.head not in weights or table is None:
         return False
-    name = head.theirs.removesuffix(".weight") + ".weight"
-    tables = [row for ours, row in named.items() if ours.endswith("embedding.tokens")]
-    names = [p + row.theirs + ".weight" for row in tables for p in ("", *naming.prefixes)]
-    table = next((n for n in names if n in weights), None)
-    return name in weights and table is not None and not _same(weights[name], weights[table])
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+    head, tokens = weights[naming.head], weights[table]
+    return head.data_ptr() != tokens.data_ptr() and not torch.equal(head, tokens)
 
 
 def as_stored(model: nn.Module, naming: Naming, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -131,9 +131,6 @@ def write_files(folder: str | os.PathLike[str], files: Mapping[str, str | bytes]
     return tuple(str(folder / name) for name in files)
 
 
-save_files = write_files
-
-
 def _prepare(folder: str | os.PathLike[str]) -> Path:
     """The folder, there and without an unfinished save."""
     folder = Path(folder)

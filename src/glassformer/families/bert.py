@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from ..checkpoints.names import Row, row
+from ..errors import ConfigError
 from ..spec import Embedding, Layer, Readouts, Spec, Stack
 from ..structure import embedding, readout
 from ..structure.attention import Attention, CrossAttention
@@ -17,6 +18,8 @@ from .family import Family, ModelClass, constant
 
 def spec(c: Any) -> Spec:
     """The structure of a BertConfig."""
+    if (kind := getattr(c, "position_embedding_type", "absolute")) != "absolute":
+        raise ConfigError(f"position_embedding_type={kind!r} is not computed here, only 'absolute'; use another model.")
     norm = partial(LayerNorm, eps=c.layer_norm_eps)
     heads = {"heads": c.num_attention_heads, "dropout": c.attention_probs_dropout_prob}
     layer = Layer(

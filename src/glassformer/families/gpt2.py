@@ -6,15 +6,17 @@ Checkpoints fuse query, key and value into one matrix and store matrices as (in,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoints.names import Row, fused, row
 from ..errors import ConfigError
 from ..spec import Embedding, Layer, Readouts, Spec, Stack
 from ..structure import embedding, readout
+from ..structure.activations import activation
 from ..structure.attention import Attention, CrossAttention
 from ..structure.feedforward import FeedForward
 from ..structure.norms import LayerNorm
@@ -66,7 +68,7 @@ def spec(c: Any) -> Spec:
             token=partial(readout.Linear, dropout=0.1 if dropout is None else dropout),
             span=readout.Linear,
             pick=readout.last_token,
-            choice=partial(choice, c),
+            choice=partial(Summary, c),
         ),
         tied=c.tie_word_embeddings,
         crosses=True,
@@ -79,12 +81,46 @@ def std(width: float, steps: int, name: str) -> float:
     return width / math.sqrt(steps) if name.endswith(("o_proj", "down_proj")) else width
 
 
-def choice(c: Any, dim: int, outputs: int) -> readout.Linear:
-    """The score of a choice in GPT2DoubleHeadsModel, which reads the token that stands for it."""
-    for key, computed in (("summary_type", "cls_index"), ("summary_use_proj", True), ("summary_activation", None)):
-        if getattr(c, key) != computed:
-            raise ConfigError(f"{key}={getattr(c, key)!r} is not computed here, only {computed!r}; change config.json.")
-    return readout.Linear(dim, outputs if c.summary_proj_to_labels else dim, dropout=c.summary_first_dropout)
+def chosen(states: Tensor, index: Tensor | None) -> Tensor:
+    """The states (B, choices, D) at index (B, choices), or the last ones, of states (B, choices, T, D)."""
+    if index is None:
+        return states[:, :, -1]
+    return states.gather(2, index[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+
+
+# summary_type to what it takes of states (B, choices, T, D).
+SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "cls_index": chosen,
+    "first": lambda states, index: states[:, :, 0],
+    "last": lambda states, index: states[:, :, -1],
+    "mean": lambda states, index: states.mean(2),
+}
+
+
+class Summary(nn.Module):
+    """The score of a choice in GPT2DoubleHeadsModel: one state a choice, dropout, a linear layer, an activation.
+
+    Args:
+        c: the configuration, whose `summary_...` keys say which.
+        dim: D.
+        outputs: how many scores.
+    """
+
+    def __init__(self, c: Any, dim: int, outputs: int) -> None:
+        super().__init__()
+        if c.summary_type not in SUMMARIES:
+            raise ConfigError(
+                f"summary_type={c.summary_type!r} is not computed here; it is one of {', '.join(SUMMARIES)}."
+            )
+        self.kind = c.summary_type
+        self.dropout = nn.Dropout(c.summary_first_dropout)
+        outputs = outputs if c.summary_proj_to_labels else dim
+        self.linear = nn.Linear(dim, outputs) if c.summary_use_proj else nn.Identity()
+        self.activation = activation(c.summary_activation or "linear")
+
+    def forward(self, states: Tensor, index: Tensor | None) -> Tensor:
+        """(B, choices, T, D) and the places (B, choices) of the tokens that stand for the choices, to scores."""
+        return self.activation(self.linear(self.dropout(SUMMARIES[self.kind](states, index))))
 
 
 def rows(c: Any) -> list[Row]:

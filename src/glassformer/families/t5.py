@@ -31,8 +31,8 @@ def complete(keys: dict[str, Any]) -> None:
         raise ConfigError(
             f"feed_forward_proj is {keys['feed_forward_proj']!r}; it is an activation's name or 'gated-' and a name."
         )
-    keys.setdefault("dense_act_fn", "gelu_new" if keys["feed_forward_proj"] == "gated-gelu" else activation)
-    keys.setdefault("is_gated_act", bool(gated))
+    keys["dense_act_fn"] = "gelu_new" if keys["feed_forward_proj"] == "gated-gelu" else activation
+    keys["is_gated_act"] = bool(gated)
     # "Untied" in an old configuration means no more than unscaled: whether the head is the token table, weights say.
     keys.setdefault("scale_decoder_outputs", keys.get("tie_word_embeddings") is not False)
     keys["tie_word_embeddings"] = True
@@ -84,6 +84,7 @@ def spec(c: Any) -> Spec:
         ),
         crosses=True,
         std=partial(std, c),
+        norm=c.initializer_factor,
         keep_fp32=("down_proj",),
     )
 

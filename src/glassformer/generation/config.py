@@ -349,11 +349,11 @@ class GenerationConfig:
         Raises:
             GenerationError: as in `to_saved_text`; or `push_to_hub` is asked for.
         """
-        from glassformer.checkpoints.save import save_files
+        from glassformer.checkpoints.save import write_files
 
         if push_to_hub:
             raise GenerationError("push_to_hub is not done here: save, then call huggingface_hub.upload_folder.")
-        save_files(save_directory, {config_file_name or GENERATION_CONFIG_NAME: self.to_saved_text()})
+        write_files(save_directory, {config_file_name or GENERATION_CONFIG_NAME: self.to_saved_text()})
 
     @classmethod
     def from_pretrained(
@@ -376,7 +376,7 @@ class GenerationConfig:
             GenerationError: its settings are wrong.
 
         Example:
-            >>> GenerationConfig.from_pretrained("glassformer/tiny-gpt2", do_sample=True).do_sample
+            >>> GenerationConfig.from_pretrained("folder", do_sample=True).do_sample
             True
         """
         repository = Repository.take(pretrained_model_name, kwargs)

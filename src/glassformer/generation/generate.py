@@ -126,7 +126,12 @@ def _record(settings: GenerationConfig, decoder: str) -> Record:
 
 
 def _output(feed: Feed, record: Record) -> Any:
-    kept: dict[str, Any] = {"sequences": feed.ids, "scores": record.scores, "logits": record.logits, "past_key_values": feed.cache}
+    kept: dict[str, Any] = {
+        "sequences": feed.ids,
+        "scores": record.scores,
+        "logits": record.logits,
+        "past_key_values": feed.cache,
+    }
     kept.update(record.outputs)
     if not feed.decoder:
         return GenerateDecoderOnlyOutput(**kept)

@@ -9,6 +9,15 @@ from .. import spec
 from ..errors import InputError
 
 
+class Table(nn.Embedding):
+    """An `nn.Embedding` that is not drawn on the meta device, where torch would load its whole compiler to do nothing."""
+
+    def reset_parameters(self) -> None:
+        """Draw the rows, unless there is no memory to draw them in."""
+        if self.weight.device.type != "meta":
+            super().reset_parameters()
+
+
 class Embedding(nn.Module):
     """`dropout(norm(scale · tokens + types + positions))`.
 
@@ -26,7 +35,7 @@ class Embedding(nn.Module):
         super().__init__()
         dim = tokens.embedding_dim
         self.tokens = tokens
-        self.types = nn.Embedding(plan.types, dim) if plan.types else None
+        self.types = Table(plan.types, dim) if plan.types else None
         self.positions = plan.positions(dim) if plan.positions else None
         self.norm = plan.norm(dim) if plan.norm else nn.Identity()
         self.dropout = nn.Dropout(plan.dropout)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
+from .embedding import Table
 
 
 class Learned(nn.Module):
@@ -31,7 +32,7 @@ class Learned(nn.Module):
 
     def __init__(self, dim: int, length: int, offset: int = 0) -> None:
         super().__init__()
-        self.table = nn.Embedding(length + offset, dim)
+        self.table = Table(length + offset, dim)
         self.offset = offset
 
     def check(self, end: int) -> None:
@@ -68,7 +69,7 @@ class RelativeBuckets(nn.Module):
 
     def __init__(self, heads: int, buckets: int = 32, max_distance: int = 128, both_ways: bool = True) -> None:
         super().__init__()
-        self.table = nn.Embedding(buckets, heads)
+        self.table = Table(buckets, heads)
         self.max_distance = max_distance
         self.both_ways = both_ways
 
@@ -123,7 +124,10 @@ class Rotary(nn.Module):
         super().__init__()
         kind = parameters.get("rope_type", "default")
         if kind not in FREQUENCIES:
-            raise ConfigError(f"There is no rope_type {kind!r}; it is one of {', '.join(FREQUENCIES)}.")
+            raise ConfigError(
+                f"rope_parameters has rope_type={kind!r}, which is not computed here; it is one of "
+                f"{', '.join(FREQUENCIES)}."
+            )
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
         self.max_positions = max_positions
         self.settings = dict(parameters)

@@ -20,24 +20,20 @@ Request = bool | int | Iterable[int] | None
 Shaped = TypeVar("Shaped", bound=ModelOutput)
 
 
-def requested(request: Request, count: int, name: str) -> set[int]:
+def requested(request: Request, count: int) -> set[int]:
     """The indices below `count` that `output_attentions` or `output_hidden_states` asks for.
 
     Args:
         request: True for all, False or None for none, or the indices wanted (from the end if negative).
         count: how many there are.
-        name: of the argument, for the error.
 
-    Raises:
-        InputError: if an index is out of range.
+    Returns:
+        The indices from the start; those out of range select nothing, as an encoder and a decoder differ in depth.
     """
     if request is None or isinstance(request, bool):
         return set(range(count)) if request else set()
     indices = [request] if isinstance(request, int) else list(request)
-    for index in indices:
-        if not -count <= index < count:
-            raise InputError(f"{name} asks for number {index}, but there are {count}; ask for 0 to {count - 1}.")
-    return {index % count for index in indices}
+    return {index % count for index in indices if -count <= index < count}
 
 
 class Stack(nn.Module):
@@ -75,6 +71,8 @@ class Stack(nn.Module):
         given = input_ids if inputs_embeds is None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise InputError("Give exactly one of input_ids and inputs_embeds.")
+        if input_ids is not None and input_ids.dim() != 2:
+            raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; give (batch, tokens).")
         length = given.shape[1]
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=given.device)[None]
@@ -95,8 +93,8 @@ class Stack(nn.Module):
         output_hidden_states: Request = False,
     ) -> dict[str, Any]:
         """The loop over the layers, from embedded tokens to the last states and what was asked for."""
-        maps = requested(output_attentions, len(self.layers), "output_attentions")
-        kept = requested(output_hidden_states, len(self.layers) + 1, "output_hidden_states")
+        maps = requested(output_attentions, len(self.layers))
+        kept = requested(output_hidden_states, len(self.layers) + 1)
         attentions: list[Tensor | None] = []
         cross_attentions: list[Tensor | None] = []
         states: list[Tensor | None] = []

@@ -8,6 +8,7 @@ from typing import Any
 from glassformer.checkpoints.hub import Repository, read_json
 from glassformer.errors import TokenizerError
 from glassformer.tokenization import families
+from glassformer.tokenization.loading import load
 from glassformer.tokenization.tokenizer import TokenizersBackend
 
 CLASSES: dict[str, type[TokenizersBackend]] = {
@@ -84,7 +85,7 @@ class AutoTokenizer:
             return BY_MODEL_TYPE[tokenizer_type].from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
         if os.path.isfile(pretrained_model_name_or_path):
             return TokenizersBackend.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
-        repository = Repository.take(pretrained_model_name_or_path, dict(kwargs))
+        repository = Repository.take(pretrained_model_name_or_path, kwargs)
         settings = _json(repository, "tokenizer_config.json")
         model = _json(repository, "config.json") if config is None else _attributes(config)
         declared = settings.get("tokenizer_class") or model.get("tokenizer_class")
@@ -95,7 +96,7 @@ class AutoTokenizer:
                 f"{pretrained_model_name_or_path} has its tokenizer {declared} as Python code only, and code of a "
                 "checkpoint is never run here: convert it to tokenizer.json, or choose another checkpoint."
             )
-        return chosen.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        return load(chosen, pretrained_model_name_or_path, inputs, kwargs, repository)
 
 
 def _choose(declared: Any, model_type: Any, repository: Repository) -> type[TokenizersBackend]:

@@ -246,6 +246,8 @@ class T5Tokenizer(TokenizersBackend):
     def _from_sentencepiece(cls, spm: SentencePieceModel, settings: dict[str, Any]) -> dict[str, Any]:
         settings = super()._from_sentencepiece(spm, settings)
         count = settings.get("extra_ids", 100)
+        if not isinstance(count, int):
+            raise TokenizerError(f"extra_ids is {count!r}: pass a number.")
         settings["vocab"] = settings["vocab"] + [(f"<extra_id_{i}>", 0.0) for i in range(count - 1, -1, -1)]
         return settings
 

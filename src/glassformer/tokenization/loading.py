@@ -22,10 +22,11 @@ TEMPLATE_FILE, TEMPLATE_FOLDER = "chat_template.jinja", "additional_chat_templat
 # Arguments of a constructor that a checkpoint's configuration may not give: paths, which could lead anywhere, and
 # what is made of files here.
 CALLERS_ONLY = (
-    "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object", "backend_tokenizer", "vocab", "merges",
+    "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object", "_backend", "decoder", "vocab", "merges",
     "post_processor", "tokenizer_padding", "tokenizer_truncation", "init_inputs", "tokenizer_class", "auto_map",
     "added_tokens_file", "special_tokens_map_file", "gguf_file", "_spm_precompiled_charsmap",
 )  # fmt: skip
+ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 SPECIAL_ROLES = (
     "pad_token", "unk_token", "bos_token", "eos_token", "sep_token", "cls_token", "mask_token",
     "additional_special_tokens", "extra_special_tokens",
@@ -33,17 +34,20 @@ SPECIAL_ROLES = (
 
 
 def load(
-    cls: type[TokenizersBackend], name: str | os.PathLike[str], inputs: tuple[Any, ...], kwargs: dict[str, Any]
+    cls: type[TokenizersBackend],
+    name: str | os.PathLike[str],
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    repository: Repository | None = None,
 ) -> TokenizersBackend:
-    """What `cls.from_pretrained(name, *inputs, **kwargs)` returns."""
+    """What `cls.from_pretrained(name, *inputs, **kwargs)` returns; the repository too if it is open already."""
     kwargs = dict(kwargs)
+    repository = repository or Repository.take(name, kwargs)
     if kwargs.get("gguf_file"):
         raise InputError("A tokenizer inside a GGUF file is not read: pass a folder with tokenizer.json.")
     for ignored in ("trust_remote_code", "use_fast", "code_revision", "mistral_format", "_from_auto", "_commit_hash"):
         kwargs.pop(ignored, None)
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    local_files_only = bool(kwargs.get("local_files_only", False)) or offline
-    repository = Repository.take(name, kwargs)
     settings: dict[str, Any]
     if os.path.isfile(name):
         settings = kwargs
@@ -62,7 +66,7 @@ def load(
     settings.update({role: path for role, path in files.items() if kwargs.get(role) is None})
     settings["name_or_path"] = os.fspath(name)
     settings["is_local"] = repository.is_local
-    settings["local_files_only"] = local_files_only
+    settings["local_files_only"] = repository.local_files_only or offline
     added = _added_tokens(cls, repository, settings, kwargs, single=os.path.isfile(name))
     settings["added_tokens_decoder"] = added
     settings = {key: _restored(value) for key, value in settings.items()}
@@ -148,11 +152,14 @@ def _added_tokens(
 ) -> dict[int, AddedToken]:
     """The tokens added to the vocabulary, by id; `settings` gain the special tokens of special_tokens_map.json."""
     if "added_tokens_decoder" in settings:
-        return {_id(index): _added_token(token) for index, token in settings["added_tokens_decoder"].items()}
+        tokens = settings["added_tokens_decoder"]
+        if not isinstance(tokens, dict):
+            raise BrokenFileError(f"added_tokens_decoder is a {type(tokens).__name__}: fix tokenizer_config.json.")
+        return {_id(index): _added_token(token) for index, token in tokens.items()}
     added: dict[int, AddedToken] = {}
     roles = None if single else repository.find("special_tokens_map.json")
     for role, value in read_json(roles).items() if roles else ():
-        if kwargs.get(role):
+        if kwargs.get(role) or not role.endswith(("_token", "special_tokens")):
             continue
         if role == "extra_special_tokens" and isinstance(value, list):
             present = list(settings.get(role) or [])
@@ -172,7 +179,8 @@ def _added_tokens(
     if settings.get("tokenizer_file"):
         entries = read_json(settings["tokenizer_file"]).get("added_tokens")
         for entry in entries if isinstance(entries, list) else []:
-            added[_id(entry.get("id"))] = _added_token({key: value for key, value in entry.items() if key != "id"})
+            token = _added_token(entry)
+            added[_id(entry.get("id"))] = token
     return added
 
 
@@ -188,10 +196,10 @@ def _id(value: Any) -> int:
 def _added_token(value: Any) -> AddedToken:
     if isinstance(value, AddedToken):
         return value
-    try:
-        return AddedToken(**{key: item for key, item in value.items() if key != "__type"})
-    except (TypeError, AttributeError) as error:
-        raise BrokenFileError(f"{value!r} is no added token ({error}): fix the tokenizer's files.") from error
+    if isinstance(value, dict) and isinstance(value.get("content"), str):
+        flags = {key: value[key] for key in ADDED_TOKEN_FLAGS if isinstance(value.get(key), bool)}
+        return AddedToken(value["content"], **flags)
+    raise BrokenFileError(f"{value!r} is no added token: fix the tokenizer's files.")
 
 
 def _special_token(value: Any) -> Any:

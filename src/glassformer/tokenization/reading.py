@@ -31,7 +31,8 @@ def backend_errors(what: str | os.PathLike[str]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise BrokenFileError(f"{what} makes no tokenizer ({error}): fetch or write it again.") from error
+        reason = " ".join(str(error).split())
+        raise BrokenFileError(f"{what} makes no tokenizer ({reason}): fetch or write it again.") from error
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

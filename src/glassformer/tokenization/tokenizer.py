@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from tokenizers import AddedToken, Tokenizer, models, processors
@@ -143,6 +144,8 @@ class TokenizersBackend(ChatTemplates):
         self.chat_template = _chat_template(kwargs.pop("chat_template", None))
         self.response_template = kwargs.pop("response_template", None)
         self.chat_control_tokens = kwargs.pop("chat_control_tokens", None)
+        if not isinstance(self.chat_control_tokens, (list, tuple, type(None))):
+            raise TokenizerError(f"chat_control_tokens is {self.chat_control_tokens!r}: pass a list of strings.")
         self.backend: str = kwargs.pop("backend")
         self.files_loaded: list[str] = kwargs.pop("files_loaded", [])
         if kwargs.get("vocab_file") is not None:
@@ -341,6 +344,37 @@ class TokenizersBackend(ChatTemplates):
         decoder = self._tokenizer.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str] | Iterable[list[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: list[str | AddedToken] | None = None,
+        special_tokens_map: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A tokenizer of the same kind, with a vocabulary learnt from other texts.
+
+        Args:
+            text_iterator: Texts, or lists of texts.
+            vocab_size: How many tokens the vocabulary may have.
+            length: How many texts there are, for the progress bar.
+            new_special_tokens: Special tokens to add.
+            special_tokens_map: New names of special tokens, by the old ones.
+            kwargs: Arguments of the trainer of the `tokenizers` library, such as `show_progress`.
+
+        Raises:
+            TokenizerError: A token that stands around every text would be missing.
+
+        Example:
+            >>> len(tokenizer.train_new_from_iterator(["some text", "more text"], vocab_size=300))
+            300
+        """
+        from glassformer.tokenization.retraining import retrain
+
+        new, renamed = new_special_tokens or [], special_tokens_map or {}
+        return cast("Self", retrain(self, text_iterator, vocab_size, length, new, renamed, kwargs))
+
     # What it is
 
     @property
@@ -379,12 +413,11 @@ def _chat_template(template: Any) -> str | dict[str, str] | None:
     """A template, or templates by name; tokenizer_config.json keeps the latter as a list."""
     if isinstance(template, (list, tuple)) and all(isinstance(entry, dict) for entry in template):
         template = {entry.get("name"): entry.get("template") for entry in template}
-    texts = {"": template} if template is None or isinstance(template, str) else template
-    if not isinstance(texts, dict) or not all(
-        isinstance(text, (str, type(None))) for item in texts.items() for text in item
-    ):
-        raise TokenizerError("chat_template is neither a template nor templates by name: fix tokenizer_config.json.")
-    return cast("str | dict[str, str] | None", template)
+    if template is None or isinstance(template, str):
+        return template
+    if isinstance(template, dict) and all(isinstance(text, str) for item in template.items() for text in item):
+        return template
+    raise TokenizerError("chat_template is neither a template nor templates by name: fix tokenizer_config.json.")
 
 
 def _from_vocab(kwargs: dict[str, Any]) -> Tokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -68,9 +68,9 @@ class Vocabulary:
         extra = kwargs.pop("extra_special_tokens", None)
         if isinstance(extra, dict):
             self._add_roles(extra)
-        elif isinstance(extra, (list, tuple)):
-            self._extra_special_tokens = list(extra)
-        elif extra is not None:
+        elif _is_tokens(extra or ()):
+            self._extra_special_tokens = list(extra or ())
+        else:
             raise TokenizerError("extra_special_tokens is a list of tokens, or a dictionary from role to token.")
         named = kwargs.pop("model_specific_special_tokens", None) or {}
         if not isinstance(named, dict):
@@ -94,11 +94,10 @@ class Vocabulary:
         if role in self.SPECIAL_TOKENS_ATTRIBUTES:
             self._set_role(role, self.convert_ids_to_tokens(value) if key != role and value is not None else value)
         elif role == "extra_special_tokens":
-            tokens = [] if value is None else value
-            if not isinstance(tokens, (list, tuple)):
-                raise TokenizerError(f"{key} is a {type(value).__name__}: pass a list.")
-            names: Sequence[Any] = self.convert_ids_to_tokens(tokens) if key != role else tokens
-            self._extra_special_tokens = list(names)
+            tokens = [] if value is None else self.convert_ids_to_tokens(value) if key != role else value
+            if not _is_tokens(tokens):
+                raise TokenizerError(f"{key} is {value!r}: pass a list.")
+            self._extra_special_tokens = list(tokens)
         else:
             super().__setattr__(key, value)
 
@@ -197,10 +196,10 @@ class Vocabulary:
         new: list[Token] = []
         for role, value in given.items():
             if role == "extra_special_tokens":
-                if not isinstance(value, (list, tuple)) or not all(isinstance(t, (str, AddedToken)) for t in value):
+                if not _is_tokens(value):
                     raise TokenizerError(f"{role} is {value!r}: pass a list of strings or AddedTokens.")
                 present = [] if replace_extra_special_tokens else self.extra_special_tokens
-                tokens: list[Token] = [_special(token) for token in value if str(token) not in present]
+                tokens = [_special(token) for token in value if str(token) not in present]
                 if replace_extra_special_tokens and tokens:
                     self._extra_special_tokens = list(tokens)
                 else:
@@ -319,6 +318,10 @@ class Vocabulary:
 def _role(key: str) -> str:
     """`cls_token_id` and `cls_token` are about the same role."""
     return key.removesuffix("_ids").removesuffix("_id") if key.endswith(("_id", "_ids")) else key
+
+
+def _is_tokens(value: Any) -> TypeGuard[list[Token]]:
+    return isinstance(value, (list, tuple)) and all(isinstance(token, (str, AddedToken)) for token in value)
 
 
 def _special(token: Token) -> AddedToken:
