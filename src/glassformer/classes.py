@@ -56,7 +56,7 @@ def model_class(model_type: str, name: str) -> type[Any]:
         "config_class": config_class(model_type),
         "arguments": arguments,
         "accepted": frozenset({*accepted, "output_attentions", "output_hidden_states", "return_dict"}),
-        "base_model_prefix": next((k.prefix for k in family.classes.values() if k.prefix), "").rstrip("."),
+        "base_model_prefix": (kind.prefix or next(k.prefix for k in family.classes.values() if k.prefix)).rstrip("."),
         "forward": _forward(arguments),
     }
     if kind.task != "Model":

@@ -56,6 +56,14 @@ class Head(nn.Module):
         self.width = transformer.spec.hidden_size
         self.readouts = transformer.spec.readouts
 
+    def read(self, **inputs: Any) -> Any:
+        """The backbone's output; a decoder beside an encoder reads what the encoder reads, if nothing else is given."""
+        spec = self.transformer.spec
+        given = [inputs.get(name) for name in ("decoder_input_ids", "decoder_inputs_embeds")]
+        if self.structure == "both" and given == [None, None] and inputs.get("input_ids") is not None:
+            inputs["decoder_input_ids"] = spec.decoder_start(inputs["input_ids"])  # type: ignore[misc]
+        return self.transformer(**inputs, return_dict=True)
+
     @property
     def structure(self) -> str:
         """Which of the three structures the backbone is, for the choice of an output class."""
@@ -210,7 +218,7 @@ class SequenceClassification(Head):
                 regression. Without a problem type it follows from them, and is kept in the configuration.
             **inputs: of the backbone.
         """
-        out = self.transformer(**inputs, return_dict=True)
+        out = self.read(**inputs)
         if self.transformer.pooler is not None:
             text = out.pooler_output
         else:
@@ -284,7 +292,7 @@ class QuestionAnswering(Head):
 
         A position beyond the text is left out of the loss.
         """
-        out = self.transformer(**inputs, return_dict=True)
+        out = self.read(**inputs)
         start, end = (scores.squeeze(-1).contiguous() for scores in self.span(out.last_hidden_state).split(1, dim=-1))
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -296,14 +304,15 @@ class QuestionAnswering(Head):
         return carry(kind, out, loss=loss, start_logits=start, end_logits=end)
 
 
-def _flattened(inputs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The number of choices, and inputs (B, choices, T...) as (B · choices, T...)."""
-    given = inputs.get("input_ids") if inputs.get("input_ids") is not None else inputs.get("inputs_embeds")
-    if given is None or given.dim() < 3:
-        raise InputError("Choices need inputs of shape (batch, choices, tokens); stack the tokenized choices.")
+def _flattened(inputs: dict[str, Any]) -> tuple[torch.Size, dict[str, Any]]:
+    """The leading sizes of inputs (B, choices, T...) or (B, T...), and the inputs as (rows, T...)."""
+    ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    if ids is None and embeds is None:
+        raise InputError("Give exactly one of input_ids and inputs_embeds.")
+    sizes = ids.shape[:-1] if ids is not None else embeds.shape[:-2]  # type: ignore[union-attr]
     names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
-    flat = {k: v.flatten(0, 1) if k in names and v is not None and v.dim() > 2 else v for k, v in inputs.items()}
-    return given.shape[1], flat
+    flat = {name: inputs[name].flatten(0, len(sizes) - 1) for name in names if inputs.get(name) is not None}
+    return sizes, {**inputs, **flat}
 
 
 class MultipleChoice(Head):
@@ -317,9 +326,11 @@ class MultipleChoice(Head):
 
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores (B, choices) for inputs (B, choices, T), and with labels (B,) the loss."""
-        choices, inputs = _flattened(inputs)
+        sizes, inputs = _flattened(inputs)
+        if len(sizes) != 2:
+            raise InputError("Choices need inputs of shape (batch, choices, tokens); stack the tokenized choices.")
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.classifier(out.pooler_output).view(-1, choices)
+        logits = self.classifier(out.pooler_output).view(sizes)
         loss = None if labels is None else cross_entropy(logits, labels)
         return carry(outputs.MultipleChoiceModelOutput, out, loss=loss, logits=logits)
 
@@ -342,23 +353,21 @@ class DoubleHeads(CausalLM):
         mc_labels: Tensor | None = None,
         **inputs: Any,
     ) -> Any:
-        """Scores of both heads for inputs (B, choices, T), and the loss of each that has labels.
+        """Scores of both heads for inputs (B, choices, T) or (B, T), and the loss of each that has labels.
 
         Args:
-            mc_token_ids: (B, choices), the position that stands for each choice; the last if not given.
+            mc_token_ids: (B, choices) or (B,), the position that stands for each choice; the last if not given.
             labels: (B, choices, T), the inputs themselves, for the next token.
             mc_labels: (B,), the right choice.
             **inputs: of the backbone.
         """
-        choices, inputs = _flattened(inputs)
+        sizes, inputs = _flattened(inputs)
         out = self.transformer(**inputs, return_dict=True)
-        states = out.last_hidden_state
-        logits = self.lm_head(states).unflatten(0, (-1, choices))
-        states = states.unflatten(0, (-1, choices))  # (B, choices, T, D)
+        states = out.last_hidden_state.unflatten(0, sizes)
+        logits = self.lm_head(states)
         scores = self.choice(states, mc_token_ids).squeeze(-1)
         if out.get("hidden_states") is not None:
-            unflat = [None if s is None else s.unflatten(0, (-1, choices)) for s in out.hidden_states[-1:]]
-            out["hidden_states"] = (*out.hidden_states[:-1], *unflat)
+            out["hidden_states"] = (*out.hidden_states[:-1], states)  # as the peer gives them: only the last in sizes
         return carry(
             *(outputs.GPT2DoubleHeadsModelOutput, out),
             loss=None if labels is None else cross_entropy(logits[..., :-1, :], labels[..., 1:]),

@@ -63,6 +63,7 @@ class PreTrainedModel(nn.Module):
     arguments: ClassVar[tuple[str, ...]]
     accepted: ClassVar[frozenset[str]]
     base_model_prefix: ClassVar[str]
+    main_input_name: ClassVar[str] = "input_ids"
     config: Config
 
     def __init__(self, config: Config, **options: Any) -> None:

@@ -52,6 +52,8 @@ def rows(key: str, tensor: torch.Tensor, arguments: Mapping[str, Any]) -> torch.
     if mask is None or mask.ndim != 2:
         return None
     mask = mask.bool()
+    if key == "pooler_output":  # made from the first position
+        return mask[:, :1]
     if "attentions" in key:
         return mask[:, None, :, None]
     if key in SEQUENCES or "hidden_states" in key:

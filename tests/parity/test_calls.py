@@ -251,7 +251,8 @@ def test_embeddings_and_sizes(case: Case, head: str) -> None:
     for options in ({}, {"only_trainable": True}, {"exclude_embeddings": True}):
         assert mine.num_parameters(**options) == theirs.num_parameters(**options), options
     assert mine.base_model_prefix == theirs.base_model_prefix
-    assert type(mine.base_model).__name__ == type(theirs.base_model).__name__
+    if type(theirs.base_model).__name__ in CLASSES and theirs.base_model is not theirs:
+        assert type(mine.base_model).__name__ == type(theirs.base_model).__name__
     assert mine.device == theirs.device
     assert mine.dtype == theirs.dtype
     assert mine.main_input_name == theirs.main_input_name
@@ -403,7 +404,7 @@ def test_state_dicts_round_trip(case: Case) -> None:
 
 def test_wrong_class_and_wrong_folder(tmp_path: Path) -> None:
     """The peer's kinds of error, with what was found in the message."""
-    with pytest.raises(OSError, match=r"config\.json"):
+    with pytest.raises(OSError, match=r"model\.safetensors" if PEER_ON_PEER else r"config\.json"):
         gf.BertModel.from_pretrained(tmp_path)
     with pytest.raises((OSError, ValueError), match=r"config\.json"):
         gf.AutoModel.from_pretrained(tmp_path)

@@ -66,6 +66,7 @@ def test_real_sizes(name: str, tmp_path: Path) -> None:
         model = getattr(transformers, class_name)._from_config(
             getattr(transformers, config_name)(**options), attn_implementation="eager"
         )
+    model.tie_weights()
     with torch.no_grad():
         for key, p in model.named_parameters():
             p.normal_(0.0, 0.05 if p.ndim > 1 else 0.2)

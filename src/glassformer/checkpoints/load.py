@@ -107,7 +107,7 @@ def load(
         keep_fp32: modules, by the last part of their names, that stay in fp32 in a model of fp16.
     """
     info = LoadingInfo()
-    used = {naming.head}
+    used = {naming.head} if hasattr(model, "lm_head") else set()
     modules, places = dict(model.named_modules()), places_of(model)
     parameters = {name for name, _ in model.named_parameters()}
     shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)

@@ -181,5 +181,5 @@ FAMILY = Family(
         "BartForCausalLM": ModelClass("CausalLM", f"{ALONE} labels use_cache logits_to_keep", "model.", part="decoder"),
         "BartDecoder": ModelClass("Model", f"{ALONE} use_cache", part="decoder"),
     },
-    auto={"MaskedLM": "BartForConditionalGeneration"},
+    auto={"MaskedLM": "BartForConditionalGeneration", "PreTraining": "BartForConditionalGeneration"},
 )

@@ -1,6 +1,6 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a decoder, norms before each step.
+"""GPT-2: a decoder with norms before each step.
 
-Checkpoints fuse query, key and value into one matrix and store matrices as (in, out).
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Checkpoints fuse query, key and value into one matrix and store matrices as (in, out).
 """
 
 from __future__ import annotations
@@ -82,18 +82,18 @@ def std(width: float, steps: int, name: str) -> float:
 
 
 def chosen(states: Tensor, index: Tensor | None) -> Tensor:
-    """The states (B, choices, D) at index (B, choices), or the last ones, of states (B, choices, T, D)."""
+    """The states (..., D) at index (...), or the last ones, of states (..., T, D)."""
     if index is None:
-        return states[:, :, -1]
-    return states.gather(2, index[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
+        return states[..., -1, :]
+    return states.gather(-2, index[..., None, None].expand(*index.shape, 1, states.shape[-1])).squeeze(-2)
 
 
-# summary_type to what it takes of states (B, choices, T, D).
+# summary_type to what it takes of states (..., T, D).
 SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "cls_index": chosen,
-    "first": lambda states, index: states[:, :, 0],
-    "last": lambda states, index: states[:, :, -1],
-    "mean": lambda states, index: states.mean(2),
+    "first": lambda states, index: states[..., 0, :],
+    "last": lambda states, index: states[..., -1, :],
+    "mean": lambda states, index: states.mean(-2),
 }
 
 
@@ -119,7 +119,7 @@ class Summary(nn.Module):
         self.activation = activation(c.summary_activation or "linear")
 
     def forward(self, states: Tensor, index: Tensor | None) -> Tensor:
-        """(B, choices, T, D) and the places (B, choices) of the tokens that stand for the choices, to scores."""
+        """States (..., T, D), and the places (...) of the tokens that stand for the choices, to scores (..., outputs)."""
         return self.activation(self.linear(self.dropout(SUMMARIES[self.kind](states, index))))
 
 
@@ -216,5 +216,5 @@ FAMILY = Family(
             "QuestionAnswering", f"input_ids {TEXT} start_positions end_positions", "transformer."
         ),
     },
-    auto={"CausalLM": "GPT2LMHeadModel"},
+    auto={"PreTraining": "GPT2LMHeadModel"},
 )

@@ -31,8 +31,12 @@ def complete(keys: dict[str, Any]) -> None:
         raise ConfigError(
             f"feed_forward_proj is {keys['feed_forward_proj']!r}; it is an activation's name or 'gated-' and a name."
         )
-    keys["dense_act_fn"] = "gelu_new" if keys["feed_forward_proj"] == "gated-gelu" else activation
-    keys["is_gated_act"] = bool(gated)
+    activation = "gelu_new" if keys["feed_forward_proj"] == "gated-gelu" else activation
+    for key, value in (("dense_act_fn", activation), ("is_gated_act", bool(gated))):
+        if keys.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{key}={keys[key]!r} contradicts feed_forward_proj={keys['feed_forward_proj']!r}; change one."
+            )
     # "Untied" in an old configuration means no more than unscaled: whether the head is the token table, weights say.
     keys.setdefault("scale_decoder_outputs", keys.get("tie_word_embeddings") is not False)
     keys["tie_word_embeddings"] = True
@@ -186,5 +190,5 @@ FAMILY = Family(
             "QuestionAnswering", f"{BOTH} start_positions end_positions {EMBEDS} use_cache", trains_cached=False
         ),
     },
-    auto={"Model": "T5Model"},
+    auto={"PreTraining": "T5ForConditionalGeneration"},
 )

@@ -10,7 +10,7 @@ from ..errors import InputError
 
 
 class Table(nn.Embedding):
-    """An `nn.Embedding` that is not drawn on the meta device, where torch would load its whole compiler to do nothing."""
+    """An `nn.Embedding` that draws nothing on the meta device, where torch would load its compiler to do so."""
 
     def reset_parameters(self) -> None:
         """Draw the rows, unless there is no memory to draw them in."""

@@ -125,7 +125,7 @@ class Rotary(nn.Module):
         kind = parameters.get("rope_type", "default")
         if kind not in FREQUENCIES:
             raise ConfigError(
-                f"rope_parameters has rope_type={kind!r}, which is not computed here; it is one of "
+                f"rope_parameters={parameters} has a rope_type that is not computed here; it is one of "
                 f"{', '.join(FREQUENCIES)}."
             )
         self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
