@@ -50,7 +50,7 @@ def debian(package: str) -> Path:
     return folder
 
 
-def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, peak: float) -> float:
+def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, peak: float, quick: str = "") -> float:
     """Minimises the losses that come one a step with AdamW, a linear warm-up and a cosine down to a fiftieth.
 
     Args:
@@ -58,14 +58,18 @@ def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, 
         losses: Yields the scalar loss of one fresh batch a step.
         steps: How many steps to take.
         peak: The highest learning rate.
+        quick: Parameters with this in their name learn ten times as fast, without decay.
 
     Returns:
         The seconds it took.
     """
-    parameters = [p for p in modules.parameters() if p.requires_grad]
+    named = dict(modules.named_parameters())
+    fast = [p for name, p in named.items() if quick and quick in name]
+    rest = [p for name, p in named.items() if not (quick and quick in name)]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": fast, "lr": 10 * peak, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
     warmup = max(1, steps // 20)
@@ -81,7 +85,7 @@ def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, 
     for step, loss in zip(range(1, steps + 1), losses):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimizer.step()
         schedule.step()
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()

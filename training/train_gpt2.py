@@ -18,7 +18,7 @@ import glassformer
 
 HELD_OUT = "Northanger Abbey"
 END = "<|endoftext|>"
-STEPS, BATCH, CONTEXT, PEAK = 3500, 8, 256, 3e-3
+STEPS, BATCH, CONTEXT, PEAK = 2400, 8, 256, 3e-3
 PROMPTS = ["She had never been", "It was a truth", "“My dear sister,” said".replace("“", '"').replace("”", '"')]
 
 

@@ -19,12 +19,33 @@ _MODULES = {
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
         "TokenizerError GenerationError"
     ),
-    "generation.config": "GenerationConfig",
+    "generation.config": "GenerationConfig GenerationMode",
+    "generation.guidance": "UnbatchedClassifierFreeGuidanceLogitsProcessor",
+    "generation.outputs": "GenerateDecoderOnlyOutput GenerateEncoderDecoderOutput",
+    "generation.processors": (
+        "LogitsProcessor LogitsProcessorList EncoderNoRepeatNGramLogitsProcessor "
+        "EncoderRepetitionPenaltyLogitsProcessor ExponentialDecayLengthPenalty ForcedBOSTokenLogitsProcessor "
+        "ForcedEOSTokenLogitsProcessor InfNanRemoveLogitsProcessor LogitNormalization MinLengthLogitsProcessor "
+        "MinNewTokensLengthLogitsProcessor NoBadWordsLogitsProcessor NoRepeatNGramLogitsProcessor "
+        "PrefixConstrainedLogitsProcessor RepetitionPenaltyLogitsProcessor SequenceBiasLogitsProcessor "
+        "SuppressTokensAtBeginLogitsProcessor SuppressTokensLogitsProcessor"
+    ),
+    "generation.stopping": (
+        "StoppingCriteria StoppingCriteriaList EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria"
+    ),
+    "generation.warpers": (
+        "EpsilonLogitsWarper EtaLogitsWarper MinPLogitsWarper TemperatureLogitsWarper TopHLogitsWarper "
+        "TopKLogitsWarper TopPLogitsWarper TypicalLogitsWarper"
+    ),
     "model": "Transformer",
     "outputs": "ModelOutput",
     "pretrained": "PreTrainedModel",
     "spec": "Spec",
-    "tokenization": "AutoTokenizer BatchEncoding",
+    "tokenization": (
+        "AddedToken AutoTokenizer BatchEncoding BartTokenizer BartTokenizerFast BertTokenizer BertTokenizerFast "
+        "CharSpan GPT2Tokenizer GPT2TokenizerFast LlamaTokenizer LlamaTokenizerFast PreTrainedTokenizer "
+        "PreTrainedTokenizerBase PreTrainedTokenizerFast T5Tokenizer T5TokenizerFast TokenSpan"
+    ),
 }
 _AUTO = (
     "AutoModel AutoModelForCausalLM AutoModelForMaskedLM AutoModelForMultipleChoice AutoModelForNextSentencePrediction "

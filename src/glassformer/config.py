@@ -224,6 +224,7 @@ class Config:
         """The keys as they are saved: the family's own and unknown ones always, the common ones where they differ."""
         keys = self.to_dict()
         del keys["_name_or_path"]
+        keys.pop("transformers_weights", None)  # where the weights were, not where a save puts them
         return {
             key: value
             for key, value in keys.items()

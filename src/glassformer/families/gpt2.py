@@ -1,6 +1,7 @@
 """GPT-2: a decoder with norms before each step.
 
-Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Checkpoints fuse query, key and value into one matrix and store matrices as (in, out).
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Checkpoints fuse query, key and value into
+one matrix and store matrices as (in, out).
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Summary(nn.Module):
         self.activation = activation(c.summary_activation or "linear")
 
     def forward(self, states: Tensor, index: Tensor | None) -> Tensor:
-        """States (..., T, D), and the places (...) of the tokens that stand for the choices, to scores (..., outputs)."""
+        """States (..., T, D), and the places (...) of what stands for the choices, to scores (..., outputs)."""
         return self.activation(self.linear(self.dropout(SUMMARIES[self.kind](states, index))))
 
 

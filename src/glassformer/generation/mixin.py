@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from functools import wraps
-from typing import Any
-
-from . import generate as generation
+from .generate import compute_transition_scores, generate
 
 
 class GenerationMixin:
-    """Adds `generate` to a model class."""
+    """Adds `generate` and what belongs to it to a model class; the model is the function's first argument."""
 
-    @wraps(generation.generate)
-    def generate(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - wraps gives the docstring
-        return generation.generate(self, *args, **kwargs)
-
-    compute_transition_scores = staticmethod(generation.compute_transition_scores)
+    generate = generate
+    compute_transition_scores = staticmethod(compute_transition_scores)

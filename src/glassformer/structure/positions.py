@@ -128,7 +128,8 @@ class Rotary(nn.Module):
                 f"rope_parameters={parameters} has a rope_type that is not computed here; it is one of "
                 f"{', '.join(FREQUENCIES)}."
             )
-        self.dim = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+        share = 1.0 if kind == "proportional" else parameters.get("partial_rotary_factor", 1.0)
+        self.dim = int(head_dim * share)
         self.max_positions = max_positions
         self.settings = dict(parameters)
         # Types whose frequencies depend on the length of the text compute them in each call.
@@ -230,6 +231,13 @@ def _longrope(dim: int, base: float, p: Mapping[str, Any], made_for: int, length
     return 1.0 / stretched, float(attention_factor)
 
 
+def _proportional(dim: int, base: float, p: Mapping[str, Any], made_for: int, length: int) -> tuple[Tensor, float]:
+    """The first pairs turn as if they were all, the others do not turn at all."""
+    kept = 1.0 / _powers(dim, base) / p.get("factor", 1.0)
+    turning = int(p.get("partial_rotary_factor", 1.0) * dim // 2)
+    return torch.where(torch.arange(dim // 2, device="cpu") < turning, kept, 0.0), 1.0
+
+
 def _llama3(dim: int, base: float, p: Mapping[str, Any], made_for: int, length: int) -> tuple[Tensor, float]:
     """Waves longer than the original text are stretched, short ones kept, those between blended."""
     original, factor = p["original_max_position_embeddings"], p["factor"]
@@ -248,4 +256,5 @@ FREQUENCIES: dict[str, Frequencies] = {
     "yarn": _yarn,
     "longrope": _longrope,
     "llama3": _llama3,
+    "proportional": _proportional,
 }
