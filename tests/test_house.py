@@ -79,7 +79,7 @@ def test_a_family_page_imports_only_parts(path: Path) -> None:
 
 def test_no_family_is_named_outside_its_page() -> None:
     """The structure, the heads and generation serve whatever they are given: their code mentions no family."""
-    names = {page for page in families.PAGES} | {"model_type"}
+    names = set(families.PAGES) | {"model_type"}
     places = [*(SOURCE / "structure").glob("*.py"), *(SOURCE / "generation").glob("*.py")]
     for path in [*places, SOURCE / "model.py", SOURCE / "heads.py", SOURCE / "fresh.py"]:
         tree = ast.parse(path.read_text(encoding="utf-8"))

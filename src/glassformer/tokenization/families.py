@@ -202,7 +202,7 @@ class T5Tokenizer(TokenizersBackend):
     ) -> None:
         kwargs = _with_roles(kwargs, eos="</s>", unk="<unk>", pad="<pad>")
         self._extra_ids = extra_ids
-        sentinels = [f"<extra_id_{i}>" for i in range(extra_ids)]
+        sentinels = _sentinels(extra_ids)
         special = list(additional_special_tokens or [])
         given = [token for token in special if "<extra_id_" in str(token)]
         if given and extra_ids > 0 and len(given) != extra_ids:
@@ -245,10 +245,8 @@ class T5Tokenizer(TokenizersBackend):
     @classmethod
     def _from_sentencepiece(cls, spm: SentencePieceModel, settings: dict[str, Any]) -> dict[str, Any]:
         settings = super()._from_sentencepiece(spm, settings)
-        count = settings.get("extra_ids", 100)
-        if not isinstance(count, int):
-            raise TokenizerError(f"extra_ids is {count!r}: pass a number.")
-        settings["vocab"] = settings["vocab"] + [(f"<extra_id_{i}>", 0.0) for i in range(count - 1, -1, -1)]
+        sentinels = _sentinels(settings.get("extra_ids", 100))
+        settings["vocab"] = settings["vocab"] + [(token, 0.0) for token in reversed(sentinels)]
         return settings
 
     def get_sentinel_tokens(self) -> list[str]:
@@ -339,6 +337,13 @@ def _with_roles(kwargs: dict[str, Any], **roles: str) -> dict[str, Any]:
 def _smallest(kwargs: dict[str, Any], *roles: str) -> Vocab:
     """The vocabulary of a family that is given none: its special tokens."""
     return {str(kwargs[f"{role}_token"]): index for index, role in enumerate(roles)}
+
+
+def _sentinels(count: Any) -> list[str]:
+    """T5's tokens for spans left out; a checkpoint says how many, so not any number is believed."""
+    if not isinstance(count, int) or not 0 <= count <= 100_000:
+        raise TokenizerError(f"extra_ids is {count!r}: pass a number from 0 to 100000.")
+    return [f"<extra_id_{i}>" for i in range(count)]
 
 
 def _bpe_files(vocab: Any, merges: Any, kwargs: dict[str, Any]) -> tuple[Vocab, Merges]:
