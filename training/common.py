@@ -85,7 +85,7 @@ def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, 
     for step, loss in zip(range(1, steps + 1), losses):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
         optimizer.step()
         schedule.step()
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()

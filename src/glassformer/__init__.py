@@ -17,7 +17,7 @@ _MODULES = {
     "config": "Config",
     "errors": (
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
-        "TokenizerError GenerationError"
+        "RangeError TokenizerError GenerationError"
     ),
     "generation.config": "GenerationConfig GenerationMode",
     "generation.guidance": "UnbatchedClassifierFreeGuidanceLogitsProcessor",

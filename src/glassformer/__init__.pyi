@@ -19,6 +19,7 @@ from .errors import ConfigError as ConfigError
 from .errors import WrongClassError as WrongClassError
 from .errors import WeightsError as WeightsError
 from .errors import InputError as InputError
+from .errors import RangeError as RangeError
 from .errors import TokenizerError as TokenizerError
 from .errors import GenerationError as GenerationError
 from .generation.config import GenerationConfig as GenerationConfig

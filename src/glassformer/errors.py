@@ -32,6 +32,10 @@ class InputError(GlassformerError, ValueError):
     """The arguments of a call are missing, contradictory or of the wrong shape."""
 
 
+class RangeError(InputError, IndexError):
+    """A token id or a position is beyond what the model has a row for."""
+
+
 class TokenizerError(GlassformerError, ValueError):
     """A tokenizer was asked for something that it cannot do."""
 

@@ -282,3 +282,38 @@ def test_light_and_quiet(folders):
         [sys.executable, "-c", program, *(str(folders[name]) for name in names)], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+KEYS = [
+    "bos_token", "pad_token", "image_token", "additional_special_tokens", "extra_special_tokens", "model_max_length",
+    "model_specific_special_tokens", "padding_side", "model_input_names", "chat_template", "chat_control_tokens",
+    "added_tokens_decoder", "add_bos_token", "add_prefix_space", "legacy", "do_lower_case", "extra_ids", "errors",
+    "trim_offsets", "unk_id", "init_inputs", "tokenizer_class", "fast_tokenizer_files", "auto_map", "vocab", "merges",
+    "tokenizer_object", "post_processor", "tokenizer_padding", "decoder", "self", "cls", "inputs", "_backend",
+]  # fmt: skip
+VALUES = [
+    None, True, 0, -1, 10**40, 1.5, "", "x", "</s>", [], ["a"], [1], [["a"]], {}, {"a": 1}, {"1": {"content": "q"}},
+    {"__type": "AddedToken"}, {"__type": "AddedToken", "content": "zz"}, [{"name": "default", "template": "t"}],
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.sampled_from(["bert-old", "gpt2", "bart-old", "t5-old", "llama-old", "generic"]),
+    file=st.sampled_from(["tokenizer_config.json", "special_tokens_map.json"]),
+    changes=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), min_size=1, max_size=2),
+)
+def test_no_setting_does_harm(folders, tmp_path_factory, name, file, changes):
+    """Any setting with any value: a tokenizer that works and is saved, or one sentence."""
+    folder = tmp_path_factory.mktemp("t") / "t"
+    shutil.copytree(folders[name], folder)
+    present = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps({**present, **changes}))
+    message = ""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert len(tokenizer(["hello world", "a"], ["b", "c"])["input_ids"]) == 2
+        tokenizer.save_pretrained(folder / "saved")
+    except GlassformerError as broken:
+        message = str(broken)
+    assert "\n" not in message

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import spec
-from ..errors import InputError
+from ..errors import InputError, RangeError
 
 
 class Table(nn.Embedding):
@@ -16,6 +16,21 @@ class Table(nn.Embedding):
         """Draw the rows, unless there is no memory to draw them in."""
         if self.weight.device.type != "meta":
             super().reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows (..., D) of indices (...).
+
+        Raises:
+            RangeError: if there is no such row (on a CPU; other devices stop in their own way).
+        """
+        try:
+            return super().forward(input)
+        except IndexError:
+            least, most = int(input.min()), int(input.max())
+            raise RangeError(
+                f"Indices from {least} to {most} were looked up in a table of {self.num_embeddings} rows: a token id or "
+                "a position is beyond what the model has; use the tokenizer that belongs to it, and shorter texts."
+            ) from None
 
 
 class Embedding(nn.Module):

@@ -162,7 +162,7 @@ def _added_tokens(
         if kwargs.get(role) or not role.endswith(("_token", "special_tokens")):
             continue
         if role == "extra_special_tokens" and isinstance(value, list):
-            present = list(settings.get(role) or [])
+            present = _listed(settings.get(role))
             value = present + [token for token in map(_special_token, value) if token not in present]
         elif role != "extra_special_tokens":
             value = _special_token(value)
@@ -173,7 +173,7 @@ def _added_tokens(
     ids = None if single else repository.find("added_tokens.json")
     if ids:
         special = {str(settings[role]) for role in cls.SPECIAL_TOKENS_ATTRIBUTES if settings.get(role)}
-        special.update(map(str, settings.get("extra_special_tokens") or ()))
+        special.update(map(str, _listed(settings.get("extra_special_tokens"))))
         for text, index in read_json(ids).items():
             added[_id(index)] = AddedToken(text, normalized=text not in special, special=text in special)
     if settings.get("tokenizer_file"):
@@ -182,6 +182,10 @@ def _added_tokens(
             token = _added_token(entry)
             added[_id(entry.get("id"))] = token
     return added
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _id(value: Any) -> int:
