@@ -192,8 +192,8 @@ def encoder_decoder() -> None:
         labels = tokenizer("2021-03-04", return_tensors="pt").input_ids
         out = model(**inputs, labels=labels, output_attentions=True)
     show_output(out, "for each place in the date, a score for each token")
-    say("""Where the decoder looked, as the mean over its layers and heads: each column is a token that it wrote, the darker
-        the more it looked at the token on the left.""")
+    say("""Where the decoder looked, as the mean over its layers and heads: each column is a token that it wrote, the
+        darker the more it looked at the token on the left.""")
     print()
     weights = torch.stack(out.cross_attentions)[:, 0].mean((0, 1))
     show_map(weights, inputs.tokens(), tokenizer.convert_ids_to_tokens(labels[0].tolist()))

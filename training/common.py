@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -98,7 +99,9 @@ def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, 
     return time.perf_counter() - start
 
 
-def bucketed(examples: Iterator[Any], size: int, length: Callable[[Any], int], rng: random.Random) -> Iterator[list[Any]]:
+def bucketed(
+    examples: Iterator[Any], size: int, length: Callable[[Any], int], rng: random.Random
+) -> Iterator[list[Any]]:
     """Batches of examples of like length, so that little is computed on padding: sorted in pools, in random order."""
     while True:
         pool = sorted(islice(examples, 32 * size), key=length)
@@ -107,7 +110,9 @@ def bucketed(examples: Iterator[Any], size: int, length: Callable[[Any], int], r
         yield from batches
 
 
-def save(model: Any, tokenizer: Tokenizer, name: str, tokenizer_config: dict[str, Any], generation: dict[str, Any]) -> Path:
+def save(
+    model: Any, tokenizer: Tokenizer, name: str, tokenizer_config: dict[str, Any], generation: dict[str, Any]
+) -> Path:
     """Writes a model in half precision with its tokenizer to the bundled folder, and returns that folder.
 
     The file holds float16 to be small. `dtype` in config.json says float32, so that it is computed in float32.
@@ -130,17 +135,30 @@ def write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def card(folder: Path, title: str, body: str, license: str, seconds: float, script: str) -> None:
+def wrapped(body: str) -> str:
+    """Markdown with its paragraphs and list items broken at 100 columns; headings and tables stay as they are."""
+    blocks = []
+    for block in body.strip().split("\n\n"):
+        if block.startswith("- "):
+            items = (textwrap.fill(" ".join(item.split()), 98) for item in block[2:].split("\n- "))
+            block = "\n".join("- " + item.replace("\n", "\n  ") for item in items)
+        elif not block.startswith("|"):
+            block = textwrap.fill(" ".join(block.split()), 100, break_long_words=False, break_on_hyphens=False)
+        blocks.append(block)
+    return "\n\n".join(blocks)
+
+
+def card(folder: Path, title: str, body: str, seconds: float, script: str) -> None:
     """Writes README.md, the model's card: what it is, then its size, time and command."""
     size = (folder / "model.safetensors").stat().st_size
     if size > LIMIT:
-        raise SystemExit(f"{folder / 'model.safetensors'} has {size} bytes, {LIMIT} are allowed; make the model smaller")
-    front = f"---\nlicense: {license}\nlibrary_name: glassformer\n---\n\n# glassformer/{folder.name}\n\n{title}\n\n"
+        raise SystemExit(f"{folder.name} has {size} bytes, {LIMIT} are allowed; make the model smaller")
+    front = f"---\nlicense: apache-2.0\nlibrary_name: glassformer\n---\n\n# glassformer/{folder.name}\n\n{title}\n\n"
     end = (
         f"\n## Size, time, command\n\n"
         f"- {size / 1e6:.2f} MB: {size // 2 / 1e6:.2f} million parameters in float16, computed in float32.\n"
         f"- Trained by glassformer itself in {seconds / 60:.0f} minutes on {THREADS} CPU threads.\n"
         f"- Made again, card and numbers included, by `python training/{script}`.\n"
     )
-    (folder / "README.md").write_text(front + body.strip() + "\n" + end, encoding="utf-8")
+    (folder / "README.md").write_text(front + wrapped(body) + "\n" + end, encoding="utf-8")
     say((folder / "README.md").read_text(encoding="utf-8"))

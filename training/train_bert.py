@@ -5,7 +5,6 @@ Run with `python training/train_bert.py` where `apt-get download` works; nothing
 
 import json
 import random
-import re
 from collections.abc import Iterator
 from itertools import chain
 
@@ -13,21 +12,17 @@ import torch
 from austen import novels
 from catalogues import LANGUAGES, PACKAGES, UNSEEN_PACKAGE, held_out, messages
 from common import ROOT, begin, bucketed, card, save, say, train
+from punctuation import TAGS, WORDS, Tagged, is_sentence, tagged, window
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import glassformer
 
 CODES = sorted(LANGUAGES)
 UNCASED = {"ar", "he", "hi", "ja", "ko", "zh"}  # no capital letters, or no spaces between words
-TAGS = [word + mark for word in ("word", "Word") for mark in ("", ",", ".", "?")]
-MARKS = {**dict.fromkeys(",;:،", ","), **dict.fromkeys(".!…", "."), "?": "?"}
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOVEL = "Northanger Abbey"
-LENGTH, WORDS = 128, 32
-STEPS, BATCH, PEAK = 3500, 24, 2e-3
-INIT, LAYERS = 0.02, 4
-
-Tagged = tuple[list[str], list[int]]
+LENGTH = 128
+STEPS, BATCH, PEAK = 3000, 24, 2e-3
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -45,27 +40,6 @@ def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
     )
     tokenizer.enable_truncation(LENGTH)
     return tokenizer
-
-
-def tagged(text: str) -> Tagged:
-    """The words of a text, lower-cased and bare, and the tag of each: its capital and the mark that follows it."""
-    words, tags = [], []
-    for token in text.replace("--", " ").split():
-        match = re.fullmatch(r"\W*(\w(?:.*\w)?)(\W*)", token)
-        if not match:
-            continue
-        mark = next((MARKS[c] for c in match[2] if c in MARKS), "")
-        words.append(match[1].lower())
-        tags.append(TAGS.index(("Word" if match[1][0].isupper() else "word") + mark))
-    return words, tags
-
-
-def window(example: Tagged, rng: random.Random) -> Tagged:
-    """At most so many words of an example; half of the time, and where it is too long, from a random place."""
-    words, tags = example
-    start = rng.randrange(max(1, len(words) - WORDS // 2)) if rng.random() < 0.5 else 0
-    end = start + rng.randint(8, WORDS)
-    return words[start:end], tags[start:end]
 
 
 def encode(tokenizer: Tokenizer, rows: list[str] | list[list[str]]) -> tuple[dict[str, torch.Tensor], list]:
@@ -100,16 +74,13 @@ class Data:
         books = novels()
         self.novel = [tagged(p) for p in books.pop(NOVEL)]
         self.prose = [tagged(p) for p in chain.from_iterable(books.values())]
-        self.sentences = self.punctuated(self.seen)
+        self.sentences = punctuated(self.seen)
         self.paragraphs = list(chain.from_iterable(books.values()))
 
-    @staticmethod
-    def punctuated(found: list) -> list[Tagged]:
-        """The messages that are whole sentences, in languages with capitals, with their tags."""
-        return [
-            tagged(text) for code, text, _ in found
-            if code not in UNCASED and text[-1] in ".!?" and text[0].isupper() and text.count(" ") >= 4
-        ]  # fmt: skip
+
+def punctuated(found: list) -> list[Tagged]:
+    """The messages that are whole sentences, in languages with capitals, with their tags."""
+    return [tagged(text) for code, text, _ in found if code not in UNCASED and is_sentence(text)]
 
 
 def shortened(text: str, rng: random.Random) -> str:
@@ -183,10 +154,17 @@ def main() -> None:
     say(f"{len(data.seen)} messages to learn from, {len(data.unseen)} held out, {len(data.elsewhere)} elsewhere")
     even = chain.from_iterable(rng.sample(texts, min(2000, len(texts))) for texts in data.by_language.values())
     tokenizer = train_tokenizer(chain(even, rng.sample(data.paragraphs, 3000)))
-    shape = dict(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=LAYERS, num_attention_heads=4,
-        intermediate_size=384, max_position_embeddings=LENGTH, hidden_dropout_prob=0.05, attention_probs_dropout_prob=0.0, initializer_range=INIT,
-    )  # fmt: skip
+    shape = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 384,
+        "max_position_embeddings": LENGTH,
+        "hidden_dropout_prob": 0.05,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.06,
+    }
 
     def labelled(names: list[str]) -> dict:
         return {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
@@ -216,55 +194,53 @@ def main() -> None:
     everyday = json.loads((ROOT / "tests" / "bundled" / "languages.json").read_text("utf-8"))
     hand, _ = accuracy(classifier, tokenizer, [(c, text, "") for c, texts in everyday.items() for text in texts])
     lowest = ", ".join(f"{LANGUAGES[c]} {v:.1%}" for c, v in sorted(by_language.items(), key=lambda i: i[1])[:5])
-    sources = f"""## Data and licence
+    everyday_count, messages_count = sum(map(len, everyday.values())), len(data.seen) + len(data.unseen)
+    sources = f"""
+## Data and licence
 
-Translated messages of the Debian packages {", ".join(PACKAGES)} (GnuCash, GnuPG, coreutils, The Battle for Wesnoth: GPL,
-version 2 or 3 or later) and the novels of Jane Austen (public domain). No text of them is part of the model's files.
-Messages are held out by their English text ({len(data.unseen)} of {len(data.unseen) + len(data.seen)}), so that none is learned from in
-another language; of the novels {NOVEL} is held out; the package `{UNSEEN_PACKAGE}` is not learned from at all."""
+Translated messages of the Debian packages {", ".join(PACKAGES)} (GnuCash, GnuPG, coreutils and The Battle for
+Wesnoth; GPL, version 2 or 3 or later) and the novels of Jane Austen (public domain). Messages are held out by their
+English text ({len(data.unseen)} of {messages_count}), so that none is learned from in another language; of the novels
+{NOVEL} is held out; the package `{UNSEEN_PACKAGE}` is not learned from at all.
+"""
     card(
         folder,
         f"Tells which of {len(CODES)} languages a text is in: encoder-only, BERT shape.",
         f"""
-Languages: {", ".join(names)}. Its backbone is the one of `glassformer/tiny-bert-punctuation`; both heads are learned together.
-
+Languages: {", ".join(names)}. Its backbone is the one of `glassformer/tiny-bert-punctuation`; both heads are learned
+together.
 {sources}
-
 ## Quality
 
 - {total:.2%} of the held-out messages are told right (from 15 characters on); lowest: {lowest}.
 - {elsewhere:.2%} of {len(data.elsewhere)} messages of `{UNSEEN_PACKAGE}`, a program it has never seen.
-- {hand:.2%} of {sum(map(len, everyday.values()))} everyday sentences written for the test (`tests/bundled/languages.json`).
+- {hand:.2%} of {everyday_count} everyday sentences written for the test (`tests/bundled/languages.json`).
 """,
-        "apache-2.0",
         seconds,
         "train_bert.py",
     )
 
-    def line(found: dict[str, float]) -> str:
-        return " | ".join(f"{v:.3f}" for v in found.values())
+    def line(examples: list[Tagged]) -> str:
+        return " | ".join(f"{v:.3f}" for v in scores(tagger, tokenizer, examples).values())
 
-    english = [m for m in data.unseen if m[0] == "en"]
+    english = punctuated([m for m in data.unseen if m[0] == "en"])
     card(
         folder_tags,
         "Restores capitals and punctuation in lower-cased text without any: token classification, BERT shape.",
         f"""
-The tag at the first piece of each word says how to write it: {", ".join(f"`{t}`" for t in TAGS)}. Colon and semicolon count as
-comma, exclamation mark and ellipsis as full stop. Its backbone is the one of `glassformer/tiny-bert`.
-
+The tag at the first piece of each word says how to write it: {", ".join(f"`{t}`" for t in TAGS)}. Colon and semicolon
+count as comma, exclamation mark and ellipsis as full stop. Its backbone is the one of `glassformer/tiny-bert`.
 {sources}
-
 ## Quality
 
 F1 on held-out text, in windows of {WORDS} words:
 
 | text | comma | full stop | question mark | capital |
 | --- | --- | --- | --- | --- |
-| {NOVEL} | {line(scores(tagger, tokenizer, data.novel))} |
-| English messages | {line(scores(tagger, tokenizer, data.punctuated(english)))} |
-| messages in {len(CODES) - len(UNCASED)} languages | {line(scores(tagger, tokenizer, data.punctuated(data.unseen)))} |
+| {NOVEL} | {line(data.novel)} |
+| English messages | {line(english)} |
+| messages in {len(CODES) - len(UNCASED)} languages | {line(punctuated(data.unseen))} |
 """,
-        "apache-2.0",
         seconds,
         "train_bert.py",
     )

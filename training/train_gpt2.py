@@ -19,7 +19,7 @@ import glassformer
 HELD_OUT = "Northanger Abbey"
 END = "<|endoftext|>"
 STEPS, BATCH, CONTEXT, PEAK = 2400, 8, 256, 3e-3
-PROMPTS = ["She had never been", "It was a truth", "“My dear sister,” said".replace("“", '"').replace("”", '"')]
+PROMPTS = ["She had never been", "It was a truth", '"My dear sister," said']
 
 
 def train_tokenizer(text: str) -> Tokenizer:
@@ -46,7 +46,7 @@ def losses(model: torch.nn.Module, ids: torch.Tensor, rng: random.Random) -> Ite
 
 @torch.no_grad()
 def nats(model: torch.nn.Module, ids: torch.Tensor) -> float:
-    """The summed surprise in nats of all tokens but the first, each seen after at least half a window where there is one."""
+    """The summed surprise in nats of all tokens but the first, each after at least half a window where there is one."""
     total, half = 0.0, CONTEXT // 2
     for start in range(0, len(ids), half):
         window = ids[start : start + CONTEXT][None]
@@ -84,14 +84,16 @@ def main() -> None:
         {"bos_token_id": 0, "eos_token_id": 0},
     )  # fmt: skip
     model = glassformer.AutoModelForCausalLM.from_pretrained(folder)
-    per_byte = nats(model, torch.tensor(tokenizer.encode(unseen).ids)) / len(unseen.encode())
+    size, seen = len(unseen.encode()), torch.tensor(tokenizer.encode(unseen).ids)
+    per_byte = nats(model, seen) / size
     words = Counter(re.findall(r"[a-z]+", (text + unseen).lower()))
     made = []
     for prompt in PROMPTS:
-        start = torch.tensor([tokenizer.encode(prompt).ids])
+        ids = torch.tensor([tokenizer.encode(prompt).ids])
+        start = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": 60, "pad_token_id": 0}
         torch.manual_seed(0)
         for options in ({"do_sample": False}, {"do_sample": True, "top_k": 40, "temperature": 0.8}):
-            row = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=60, pad_token_id=0, **options)
+            row = model.generate(**start, **options)
             made.append((options["do_sample"], tokenizer.decode(row[0].tolist())))
     said = [w for _, t in made for w in re.findall(r"[a-z]+", t.lower())[:-1]]  # the last may be cut off
     known = sum(w in words for w in said) / len(said)
@@ -107,19 +109,18 @@ def main() -> None:
 ## Data and licence
 
 The novels of Jane Austen (1811 to 1818), which are in the public domain, from Project Gutenberg as the data set
-`janeaustenr` (MIT licence) carries them in the Debian package `{PACKAGE}`. {", ".join(books)} to learn from
-({len(text.encode()) / 1e6:.1f} MB); {HELD_OUT} ({len(unseen.encode()) / 1e6:.2f} MB) is held out whole. The vocabulary of
+`janeaustenr` (MIT licence) carries them in the Debian package `{PACKAGE}`. {", ".join(books)} to learn
+from ({len(text.encode()) / 1e6:.1f} MB); {HELD_OUT} ({size / 1e6:.2f} MB) is held out whole. The vocabulary of
 {tokenizer.get_vocab_size()} byte-level pieces is learned from the same text. The context is {CONTEXT} tokens.
 
 ## Quality
 
-On the held-out novel {per_byte:.4f} nats a byte, {per_byte / math.log(2):.4f} bits a byte ({len(unseen.encode()) / len(tokenizer.encode(unseen).ids):.2f}
-bytes a token; windows of {CONTEXT} tokens, each token seen after at least {CONTEXT // 2} others). Of the words in the texts
-below {known:.1%} are words of the novels.
+On the held-out novel {per_byte:.4f} nats a byte, {per_byte / math.log(2):.4f} bits a byte ({size / len(seen):.2f} bytes
+a token; windows of {CONTEXT} tokens, each token after at least {CONTEXT // 2} others). Of the words in the texts below
+{known:.1%} are words of the novels.
 
 {samples}
 """,
-        "apache-2.0",
         seconds,
         "train_gpt2.py",
     )

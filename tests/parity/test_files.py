@@ -43,6 +43,9 @@ STAMPS = ("transformers_version", "glassformer_version")
 
 def settings(path: Path) -> dict[str, Any]:
     keys = json.loads((path / "config.json").read_text())
+    if keys["model_type"] == "bart" and keys.get("id2label") == {"0": "LABEL_0", "1": "LABEL_1"}:
+        # The peer never writes two default labels, and then takes a Bart file without labels to have three.
+        del keys["id2label"], keys["label2id"]
     return {key: value for key, value in keys.items() if key not in STAMPS}
 
 

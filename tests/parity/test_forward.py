@@ -341,15 +341,6 @@ def test_fully_masked_rows_are_finite(case: Case) -> None:
     close(output.logits[1:], peer(case, head)(**arguments).logits[1:], "logits of the other rows")
 
 
-def test_gpt2_takes_a_block_of_choices() -> None:
-    """GPT-2 folds any leading axes of its ids, and gives them back."""
-    case = BY_NAME["GPT2-plain"]
-    ids = Inputs(case, "Model").ids(2, 3, 5)
-    with torch.no_grad():
-        mine, theirs = ours(case, "Model")(ids, use_cache=False), peer(case, "Model")(ids, use_cache=False)
-    same(mine, theirs)
-
-
 def test_gpt2_token_types_share_the_word_embeddings() -> None:
     case = BY_NAME["GPT2-plain"]
     for head in ("LMHeadModel", "ForSequenceClassification", "ForTokenClassification"):

@@ -1,4 +1,4 @@
-"""The tokens that come out are the peer's, greedy and drawn from the same seed, for every configuration that decodes."""
+"""The tokens that come out are the peer's, greedy and drawn from the same seed, for all configurations that decode."""
 
 from typing import Any
 
@@ -23,6 +23,9 @@ def prompts(case: Case, head: str) -> dict[str, Any]:
     arguments = {key: value for key, value in inputs.arguments().items() if not key.startswith("decoder_")}
     if case.family == "Bert":
         del arguments["token_type_ids"]
+    if case.family in ("Bert", "Bart"):  # with these states the peer's own `generate` fails
+        arguments.pop("encoder_hidden_states", None)
+        arguments.pop("encoder_attention_mask", None)
     return arguments
 
 

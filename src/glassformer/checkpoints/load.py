@@ -70,7 +70,7 @@ class Naming:
         own = {n: s for n, s in shapes.items() if in_head and not n.startswith(BACKBONE)}
         entries = []
         for entry in match(self.rows, backbone):
-            others = [*entry.also, entry.theirs]
+            others = [entry.theirs, *entry.also]
             also = [p + name for name in others for p in ("", *self.prefixes)]
             ours = {BACKBONE * in_head + name: shape for name, shape in entry.ours.items()}
             copies = tuple(self.prefix + name for name in entry.copies)

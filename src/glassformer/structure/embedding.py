@@ -28,8 +28,8 @@ class Table(nn.Embedding):
         except IndexError:
             least, most = int(input.min()), int(input.max())
             raise RangeError(
-                f"Indices from {least} to {most} were looked up in a table of {self.num_embeddings} rows: a token id or "
-                "a position is beyond what the model has; use the tokenizer that belongs to it, and shorter texts."
+                f"Indices from {least} to {most} were looked up in a table of {self.num_embeddings} rows: a token id "
+                "or a position is beyond what the model has; use its own tokenizer, and shorter texts."
             ) from None
 
 
