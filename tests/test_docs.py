@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from test_house import HOUSE
 
 from glassformer import families
+from test_house import HOUSE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

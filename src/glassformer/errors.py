@@ -28,7 +28,7 @@ class WeightsError(GlassformerError, RuntimeError):
     """Tensors are missing, unexpected or of the wrong shape for the model."""
 
 
-class InputError(GlassformerError, ValueError):
+class InputError(GlassformerError, ValueError, TypeError):
     """The arguments of a call are missing, contradictory or of the wrong shape."""
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken
 
+from glassformer.checkpoints.save import write_files
 from glassformer.errors import TokenizerError
 from glassformer.tokenization.loading import TEMPLATE_FILE, TEMPLATE_FOLDER
 
@@ -51,41 +50,7 @@ def save(
         config["chat_template"] = template
     first = {"tokenizer_config.json": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}
     files = {**first, **files, "tokenizer.json": tokenizer.backend_tokenizer.to_str(pretty=True)}
-    return write_files(Path(directory), {f"{prefix}-{name}" if prefix else name: text for name, text in files.items()})
-
-
-def write_files(folder: Path, files: dict[str, str]) -> tuple[str, ...]:
-    """Write texts into a folder; an interruption leaves old files whole.
-
-    Args:
-        folder: Where to; made if it is not there.
-        files: From name to content.
-
-    Returns:
-        The paths.
-    """
-    written: list[tuple[str, Path]] = []
-    try:
-        for name, text in files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            written.append((temporary, target))
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-        for temporary, target in written:
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-    finally:
-        for temporary, _ in written:
-            Path(temporary).unlink(missing_ok=True)
-    return tuple(str(target) for _, target in written)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return write_files(directory, {f"{prefix}-{name}" if prefix else name: text for name, text in files.items()})
 
 
 def _config(tokenizer: TokenizersBackend) -> dict[str, Any]:
