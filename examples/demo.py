@@ -1,8 +1,15 @@
-"""The three structures on real text, each from the text to the loss; `make demo` runs it.
+"""glassformer: three ways to build a Transformer, each from text to loss.
 
-What is shown as a call is what runs: `typed()` prints the lines of its `with` block, which then run.
+A Transformer cuts a text into tokens, turns each token into a list of numbers, and changes these numbers layer by
+layer. In each layer the tokens look at one another ("attention"), with several pairs of eyes ("heads"). There are
+three ways to build one. Here they run, on small models that come with the package, without a network. Lines that begin
+with >>> are what you would type. Shapes are (texts, tokens, numbers), and where tokens look at tokens (texts, heads,
+tokens, tokens).
 """
+# `make demo` runs this. What it prints is here once: a docstring is the text around a page, and the calls that are
+# shown are the calls that run, since `typed()` prints the lines of its `with` block.
 
+import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -21,6 +28,7 @@ from glassformer import (
     AutoTokenizer,
 )
 
+LINES = Path(__file__).read_text(encoding="utf-8").splitlines()
 MEANINGS = {
     "loss": "how far the scores are from the labels: minus log probability",
     "hidden_states": "the numbers of each token, before and after each layer",
@@ -31,7 +39,6 @@ MEANINGS = {
     "encoder_last_hidden_state": "what was read, as numbers",
     "encoder_attentions": "who looks at whom in what was read",
 }
-LINES = Path(__file__).read_text(encoding="utf-8").splitlines()
 
 
 @contextmanager
@@ -40,30 +47,21 @@ def typed() -> Iterator[None]:
     start = sys._getframe(2).f_lineno  # the line of the `with`; frame 1 is contextlib's
     depth = len(LINES[start]) - len(LINES[start].lstrip())
     block = takewhile(lambda line: line.startswith(" " * depth), LINES[start:])
-    print("\n" + "\n".join(">>> " + line[depth:] for line in block) + "\n")
+    print("\n".join(">>> " + line[depth:] for line in block) + "\n")
     yield
 
 
 def say(text: str, indent: str = "") -> None:
     """Print a paragraph."""
-    print(textwrap.fill(" ".join(text.split()), 96, initial_indent=indent, subsequent_indent=" " * len(indent)))
-
-
-def heading(title: str, text: str) -> None:
-    """Print a heading and what it is about."""
-    print(f"\n\n{title}\n{'-' * len(title)}\n")
-    say(text)
+    print(textwrap.fill(" ".join(text.split()), 96, initial_indent=indent, subsequent_indent=" " * len(indent)) + "\n")
 
 
 def show_tokens(inputs: Any) -> None:
     """Print the tokens of the first text, each over its id."""
     pairs = list(zip(inputs.tokens(), map(str, inputs.input_ids[0].tolist())))
-    while pairs:
-        width = [max(map(len, pair)) for pair in pairs]
-        fit = next(n for n in range(len(pairs), 0, -1) if sum(width[:n]) + 2 * n <= 86)
-        for row, name in enumerate(("tokens", "ids")):
-            print(f"    {name:8}" + "  ".join(f"{p[row]:{w}}" for p, w in zip(pairs[:fit], width)).rstrip())
-        pairs = pairs[fit:]
+    for row, name in enumerate(("tokens", "ids")):
+        print(f"    {name:8}" + "  ".join(f"{pair[row]:{max(map(len, pair))}}" for pair in pairs).rstrip())
+    print()
 
 
 def show_output(out: Any, logits: str) -> None:
@@ -92,12 +90,13 @@ def show_map(weights: torch.Tensor, read: list[str], written: list[str]) -> None
 
 
 def encoder() -> None:
-    """Encoder-only: the language of a text, then a label for each of its words."""
-    heading(
-        "1. An encoder reads a text as a whole",
-        """In an encoder every token looks at all the others, those before it and those after it. What it has found
-        out is then read off as scores. This one tells which language a text is in, of 32.""",
-    )
+    """1. An encoder reads a text as a whole.
+
+    In an encoder every token looks at all the others, those before it and those after it. What it has found out is
+    then read off as scores. This one tells which language a text is in, of 32.
+
+    Encoder (structure/stack.py), first token's state (structure/readout.py), class scores and loss (heads.py).
+    """
     with typed():
         text = "Wo kann ich eine Fahrkarte für den Zug kaufen?"
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-bert")
@@ -110,16 +109,16 @@ def encoder() -> None:
         probabilities = out.logits.softmax(-1)
     show_output(out, "a score for each language")
     show_likely(model.config.id2label, probabilities[0])
-    say(
-        "Encoder (structure/stack.py), first token's state (readout.py), class scores and loss (heads.py).",
-        "In the structure: ",
-    )
 
-    heading(
-        "   The same layers, a label for each word",
-        """Another head on the same encoder reads every token, not only the first. It says how each word was written
-        before somebody took away its capital and the mark behind it.""",
-    )
+
+def labels_for_words() -> None:
+    """The same layers, a label for each word.
+
+    Another head on the same encoder reads every token, not only the first. It says how each word was written before
+    somebody took away its capital and the mark behind it.
+
+    The same encoder, scores of every token and their loss (heads.py).
+    """
     with typed():
         words = ["what", "do", "you", "mean", "by", "it"]
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-bert-punctuation")
@@ -134,19 +133,18 @@ def encoder() -> None:
         out = model(**inputs, labels=labels)
         tags = [model.config.id2label[index] for index in out.logits[0, first].argmax(-1).tolist()]
     show_output(out, "for each token, a score for each label")
-    print("    text    " + " ".join(words) + "\n    labels  " + " ".join(tags))
     restored = [(word.capitalize() if tag[0] == "W" else word) + tag[4:] for word, tag in zip(words, tags)]
-    print("    result  " + " ".join(restored) + "\n")
-    say("The same encoder, scores of every token (heads.py, TokenClassification).", "In the structure: ")
+    print(f"    text    {' '.join(words)}\n    labels  {' '.join(tags)}\n    result  {' '.join(restored)}\n")
 
 
 def decoder() -> None:
-    """Decoder-only: what comes next."""
-    heading(
-        "2. A decoder goes on with a text",
-        """In a decoder every token looks only at those before it. So each can be asked what comes next, and the answer
-        can be put behind the text, and so on. This one has read the novels of Jane Austen.""",
-    )
+    """2. A decoder goes on with a text.
+
+    In a decoder every token looks only at those before it. So each can be asked what comes next, and the answer can be
+    put behind the text, and so on. This one has read the novels of Jane Austen.
+
+    Decoder (structure/stack.py) with its cache (cache.py), scores and loss (heads.py), generation/search.py.
+    """
     with typed():
         text = "She had never been"
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-gpt2")
@@ -157,27 +155,23 @@ def decoder() -> None:
         out = model(**inputs, labels=inputs.input_ids)
         probabilities = out.logits[0, -1].softmax(-1)
     show_output(out, "behind each token, a score for each token that may come next")
-    show_likely(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))), probabilities)
+    show_likely([tokenizer.decode([index]).strip() for index in range(len(tokenizer))], probabilities)
     with typed():
         greedy = model.generate(**inputs, max_new_tokens=40)
         torch.manual_seed(1)
         drawn = model.generate(**inputs, max_new_tokens=40, do_sample=True, top_k=40, temperature=0.8)
     say(tokenizer.decode(greedy[0]), "    always the likeliest token:   ")
     say(tokenizer.decode(drawn[0]), "    drawn by probability:         ")
-    print()
-    say(
-        "Decoder with its cache (structure/stack.py, cache.py), scores and loss (heads.py), generation/.",
-        "In the structure: ",
-    )
 
 
 def encoder_decoder() -> None:
-    """Encoder-decoder: a text rewritten, and where the decoder looked."""
-    heading(
-        "3. An encoder and a decoder rewrite a text",
-        """The encoder reads one text, the decoder writes another, and each token that is written looks at all that was
-        read: "cross-attention". This one rewrites dates in 26 languages.""",
-    )
+    """3. An encoder and a decoder rewrite a text.
+
+    The encoder reads one text, the decoder writes another, and each token that is written looks at all that was read:
+    "cross-attention". This one rewrites dates in 26 languages.
+
+    Encoder, decoder and cross-attention (structure/), scores and loss (heads.py), generation/search.py.
+    """
     with typed():
         text = "Thursday, March 4, 2021"
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-t5")
@@ -187,31 +181,28 @@ def encoder_decoder() -> None:
     with typed():
         ids = model.generate(**inputs)
         result = tokenizer.decode(ids[0], skip_special_tokens=True)
-    print(f"    result  {result}")
+    print(f"    result  {result}\n")
     with typed():
         labels = tokenizer("2021-03-04", return_tensors="pt").input_ids
         out = model(**inputs, labels=labels, output_attentions=True)
     show_output(out, "for each place in the date, a score for each token")
-    say("""Where the decoder looked, as the mean over its layers and heads: each column is a token that it wrote, the
-        darker the more it looked at the token on the left.""")
-    print()
+    say("""Where the decoder looked, as the mean over its layers and heads. Each column is a token that it wrote; the
+        darker, the more it looked at the token on the left.""")
     weights = torch.stack(out.cross_attentions)[:, 0].mean((0, 1))
     show_map(weights, inputs.tokens(), tokenizer.convert_ids_to_tokens(labels[0].tolist()))
-    say("Encoder, decoder, cross-attention (structure/attention.py), scores and loss (heads.py).", "In the structure: ")
 
 
 def main() -> None:
-    """The page."""
-    title = "glassformer: three ways to build a Transformer, each from text to loss"
-    print(f"{title}\n{'=' * len(title)}\n")
-    say("""A Transformer cuts a text into tokens, turns each token into a list of numbers, and changes these numbers
-        layer by layer. In each layer the tokens look at one another ("attention"), with several pairs of eyes
-        ("heads"). There are three ways to build one. Here they run, on small models that come with the package, without
-        a network. Lines that begin with >>> are what you would type. Shapes are (texts, tokens, numbers), and where
-        tokens look at tokens (texts, heads, tokens, tokens).""")
-    encoder()
-    decoder()
-    encoder_decoder()
+    """Print the pages."""
+    title, _, text = str(__doc__).partition("\n")
+    print(f"{title[:-1]}\n{'=' * len(title[:-1])}\n")
+    say(text)
+    for page in (encoder, labels_for_words, decoder, encoder_decoder):
+        title, text, structure = str(inspect.getdoc(page)).split("\n\n")
+        print(f"\n{title[:-1]}\n{'-' * len(title[:-1])}\n")
+        say(text)
+        page()
+        say(structure, "In the structure: ")
 
 
 if __name__ == "__main__":

@@ -28,10 +28,9 @@ from .family import Family, ModelClass
 class TypesAreTokens(embedding.Embedding):
     """An embedding whose token types, where they are given, are rows of the token table."""
 
-    def type_vectors(self, token_type_ids: Tensor) -> Tensor:
-        """The vectors (B, T, D) of token types (B, T)."""
-        vectors: Tensor = self.tokens(token_type_ids)
-        return vectors
+    def with_types(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """The vectors x, (B, T, D), plus those of token types, (B, T), where they are given."""
+        return x if token_type_ids is None else x + self.tokens(token_type_ids)
 
 
 def spec(c: Any) -> Spec:

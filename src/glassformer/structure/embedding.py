@@ -72,21 +72,17 @@ class Embedding(nn.Module):
             position_ids: (B or 1, T).
         """
         x: Tensor = self.tokens(input_ids) * self.scale if inputs_embeds is None else inputs_embeds
-        if self.types is not None and token_type_ids is None:
-            x = x + self.types.weight[0]
-        elif token_type_ids is not None:
-            x = x + self.type_vectors(token_type_ids)
+        x = self.with_types(x, token_type_ids)
         if self.positions is not None and position_ids is not None:
             x = x + self.positions(position_ids)
         embedded: Tensor = self.dropout(self.norm(x))
         return embedded
 
-    def type_vectors(self, token_type_ids: Tensor) -> Tensor:
-        """The vectors (B, T, D) of token types (B, T); zero in a model that has none."""
+    def with_types(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """The vectors x, (B, T, D), plus those of token types, (B, T), where the model has any."""
         if self.types is None:
-            return torch.zeros(1, device=token_type_ids.device)
-        vectors: Tensor = self.types(token_type_ids)
-        return vectors
+            return x
+        return x + (self.types.weight[0] if token_type_ids is None else self.types(token_type_ids))
 
 
 def shift_right(ids: Tensor, start: int | None, pad: int | None) -> Tensor:

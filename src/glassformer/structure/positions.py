@@ -51,7 +51,22 @@ class Learned(nn.Module):
         return vectors
 
 
-class RelativeBuckets(nn.Module):
+Rotation = tuple[Tensor, Tensor]
+
+
+class Positions(nn.Module):
+    """Positions of a stack that meet the model inside its layers; these do not, kinds that do override one method."""
+
+    def rotation(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation | None:
+        """Cosines and sines that turn queries and keys at position_ids, (B or 1, T); or None."""
+        return None
+
+    def bias(self, bias: Tensor | None, causal: bool, queries: int, keys: int) -> tuple[Tensor | None, bool]:
+        """The bias of the scores, and whether the kernel still has to see to causality."""
+        return bias, causal
+
+
+class RelativeBuckets(Positions):
     """A learned bias a head and a bucket of distances, added to the scores (https://arxiv.org/abs/1910.10683).
 
     Half of the buckets hold one distance each, the others grow with its logarithm up to `max_distance`.
@@ -96,11 +111,17 @@ class RelativeBuckets(nn.Module):
         bias: Tensor = self.table(self.bucket(key - query))
         return bias.permute(2, 0, 1)[None]
 
+    def bias(self, bias: Tensor | None, causal: bool, queries: int, keys: int) -> tuple[Tensor | None, bool]:
+        """The bias of the scores with that of the distances, and causality, in it."""
+        relative = self(queries, keys, keys - queries)
+        lowest = torch.finfo(relative.dtype).min
+        if causal:
+            right = torch.ones(queries, keys, dtype=torch.bool, device=relative.device).triu(1)
+            return relative.masked_fill(right, lowest), False
+        return relative if bias is None else relative + bias.clamp(min=lowest), False
 
-Rotation = tuple[Tensor, Tensor]
 
-
-class Rotary(nn.Module):
+class Rotary(Positions):
     """Turns each pair of dimensions by an angle that grows with the position (https://arxiv.org/abs/2104.09864).
 
     `parameters` is the peer's `rope_parameters`: `rope_type` picks how the frequencies are stretched for long texts,
@@ -153,6 +174,11 @@ class Rotary(nn.Module):
         angles = position_ids[..., None].float() * frequencies.to(position_ids.device)
         angles = torch.cat([angles, angles], dim=-1)
         return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+
+    def rotation(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
+        """Cosines and sines for position_ids."""
+        rotation: Rotation = self(position_ids, dtype)
+        return rotation
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, ModelOutput
 from .layer import Layer
 from .masks import attention_bias, packed_segments
-from .positions import RelativeBuckets, Rotary
+from .positions import Positions
 
 Request = bool | int | Iterable[int] | None
 Shaped = TypeVar("Shaped", bound=ModelOutput)
@@ -51,7 +51,7 @@ class Stack(nn.Module):
         super().__init__()
         dim = tokens.embedding_dim
         self.embedding = plan.embedding.part(tokens, plan.embedding)
-        self.positions = plan.positions() if plan.positions else None
+        self.positions = plan.positions() if plan.positions else Positions()
         self.layers = nn.ModuleList(Layer(dim, layer) for layer in plan.layers)
         self.final_norm = plan.final_norm(dim) if plan.final_norm else nn.Identity()
         self.dropout = nn.Dropout(plan.final_dropout)
@@ -98,7 +98,7 @@ class Stack(nn.Module):
         attentions: list[Tensor | None] = []
         cross_attentions: list[Tensor | None] = []
         states: list[Tensor | None] = []
-        rotation = self.positions(position_ids, x.dtype) if isinstance(self.positions, Rotary) else None
+        rotation = self.positions.rotation(position_ids, x.dtype)
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         cross = cache.cross_attention_cache if isinstance(cache, EncoderDecoderCache) else None
         for index, layer in enumerate(self.layers):
@@ -126,17 +126,6 @@ class Stack(nn.Module):
             "attentions": tuple(attentions) if asked else None,
             "cross_attentions": tuple(cross_attentions) if asked and memory is not None else None,
         }
-
-    def _with_positions(self, bias: Tensor | None, causal: bool, queries: int, keys: int, dtype: torch.dtype) -> Any:
-        """Bias and causality with the relative positions in the bias, where the stack has them."""
-        if not isinstance(self.positions, RelativeBuckets):
-            return bias, causal
-        relative = self.positions(queries, keys, keys - queries).to(dtype)
-        lowest = torch.finfo(dtype).min
-        if causal:
-            right = torch.ones(queries, keys, dtype=torch.bool, device=relative.device).triu(1)
-            return relative.masked_fill(right, lowest), False
-        return relative if bias is None else relative + bias.clamp(min=lowest), False
 
 
 class Encoder(Stack):
@@ -175,7 +164,7 @@ class Encoder(Stack):
         x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0)
         length = x.shape[1]
         bias, _ = attention_bias(attention_mask, length, length, False, x.dtype)
-        bias, _ = self._with_positions(bias, False, length, length, x.dtype)
+        bias, _ = self.positions.bias(bias, False, length, length)
         run = self._run(
             x, position_ids, bias, False, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )
@@ -237,7 +226,7 @@ class Decoder(Stack):
         x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, past)
         length = x.shape[1]
         bias, causal = attention_bias(attention_mask, length, past + length, True, x.dtype, segments)
-        bias, causal = self._with_positions(bias, causal, length, past + length, x.dtype)
+        bias, causal = self.positions.bias(bias, causal, length, past + length)
         memory_bias = None
         if memory is not None:
             memory_bias, _ = attention_bias(encoder_attention_mask, length, memory.shape[1], False, x.dtype)
