@@ -115,7 +115,8 @@ def exact(model: torch.nn.Module, tokenizer: Tokenizer, texts: list[str], days: 
 def alignment(model: torch.nn.Module, tokenizer: Tokenizer, cases: list[tuple[date, str, str]]) -> dict[str, tuple]:
     """For year, month and day: the layer and head that best look at it while its digits are written, and how often.
 
-    Counted is the share of output digits for which the most attended input token lies inside the words of that field.
+    Counted is the share of output digits for which the most attended input token lies inside that field. The zero
+    that is written in front of a field of one digit comes from no token of the input and is not counted.
     """
     found = {}
     made = [written(*case) for case in cases]
@@ -123,14 +124,16 @@ def alignment(model: torch.nn.Module, tokenizer: Tokenizer, cases: list[tuple[da
     output = model(**batch(tokenizer, [text for text, _ in made], [case[0] for case in cases]), output_attentions=True)
     for kind, steps in {"year": range(4), "month": range(5, 7), "day": range(8, 10)}.items():
         inside = torch.zeros(len(cases), output.cross_attentions[0].shape[-1], dtype=torch.bool)
+        counted = torch.ones(len(cases), 1, len(steps), dtype=torch.bool)
         for row, (encoding, (_, spans)) in enumerate(zip(encodings, made)):
             start, end = spans[kind]
+            counted[row, 0, 0] = end - start > 1
             for column, (a, b) in enumerate(encoding.offsets):
                 inside[row, column] = a < end and b > start and a < b
         shares = {}
         for layer, weights in enumerate(output.cross_attentions):
             most = weights[:, :, list(steps)].argmax(-1)  # (B, H, steps)
-            hit = inside[torch.arange(len(cases))[:, None, None], most].float().mean((0, 2))
+            hit = (inside[torch.arange(len(cases))[:, None, None], most] & counted).sum((0, 2)) / counted.sum()
             shares |= {(layer, head): share for head, share in enumerate(hit.tolist())}
         best = max(shares, key=shares.__getitem__)
         found[kind] = (*best, shares[best])

@@ -223,15 +223,14 @@ def test_cross_attention_shows_the_alignment() -> None:
     text = (BUNDLED / "tiny-t5/README.md").read_text("utf-8")
     layer, head, share = re.search(r"day: layer (\d+), head (\d+): ([\d.]+)%", text).groups()
     assert float(share) >= 80
-    hits = 0
-    days = [*range(1, 32)]
-    for day in days:
+    hits = []
+    for day in range(1, 32):
         made = tokenizer(f"March {day}, 2021", return_offsets_mapping=True, return_tensors="pt")
         offsets = made.pop("offset_mapping")[0].tolist()
         labels = tokenizer(f"2021-03-{day:02}", return_tensors="pt")["input_ids"]
         with torch.no_grad():
             weights = model(**made, labels=labels, output_attentions=True).cross_attentions[int(layer)]
-        for step in (8, 9):
+        for step in (8, 9)[day < 10 :]:  # the zero of 04 stands nowhere in the input
             start, end = offsets[weights[0, int(head), step].argmax()]
-            hits += start < len(f"March {day}") and end > len("March ")
-    assert hits / (2 * len(days)) >= 0.6
+            hits.append(start < len(f"March {day}") and end > len("March "))
+    assert sum(hits) / len(hits) >= 0.6

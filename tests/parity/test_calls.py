@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +451,22 @@ def test_outputs_are_mappings_tuples_and_attributes() -> None:
     assert type(halved) is type(out)
     assert halved.logits.dtype == torch.float16
     assert isinstance(out, dict)
+
+
+@pytest.mark.skipif(PEER_ON_PEER, reason="the peer prints")
+@pytest.mark.parametrize("case", PLAIN)
+def test_ordinary_calls_are_silent(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Loading, computing with maps and labels, and saving print and warn nothing; a head drawn anew is one warning."""
+    head = GENERATIVE[case.family]
+    inputs = Inputs(case, head)
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = getattr(gf, case.family + head).from_pretrained(folder(case, head))
+        model(**inputs.arguments(), **inputs.labels(), output_attentions=True, output_hidden_states=True)
+        model(**inputs.arguments()).logits.sum().backward()
+        model.save_pretrained(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    with pytest.warns(UserWarning, match="drawn anew") as said:
+        getattr(gf, f"{case.family}ForSequenceClassification").from_pretrained(folder(case, "Model"))
+    assert len(said) == 1

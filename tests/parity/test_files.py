@@ -14,56 +14,27 @@ import pytest
 import torch
 import transformers
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from .compare import close, same
+from .compare import same
 from .zoo import (
     BY_NAME,
     GENERATIVE,
     LOADING,
     PAIRS,
-    PEER_ON_PEER,
     PLAIN,
     PLAIN_PAIRS,
     Case,
     Inputs,
-    build,
     folder,
     gf,
     load,
     ours,
     peer,
-    scratch,
+    settings,
     unread,
+    variant,
 )
-
-# Which library wrote a folder is the one thing in which two configurations differ.
-STAMPS = ("transformers_version", "glassformer_version")
-
-
-def settings(path: Path) -> dict[str, Any]:
-    keys = json.loads((path / "config.json").read_text())
-    if keys["model_type"] == "bart" and keys.get("id2label") == {"0": "LABEL_0", "1": "LABEL_1"}:
-        # The peer never writes two default labels, and then takes a Bart file without labels to have three.
-        del keys["id2label"], keys["label2id"]
-    return {key: value for key, value in keys.items() if key not in STAMPS}
-
-
-def variant(
-    case: Case,
-    head: str,
-    change_config: Callable[[dict[str, Any]], Any] = lambda keys: None,
-    change_weights: Callable[[dict[str, torch.Tensor]], Any] = lambda tensors: None,
-) -> Path:
-    """The peer's folder with something changed in it."""
-    path = scratch("variant")
-    keys = json.loads((folder(case, head) / "config.json").read_text())
-    tensors = load_file(folder(case, head) / "model.safetensors")
-    change_config(keys)
-    change_weights(tensors)
-    (path / "config.json").write_text(json.dumps(keys))
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    return path
 
 
 def both(case: Case, head: str, path: Path, **options: Any) -> tuple[Any, Any]:
@@ -461,108 +432,3 @@ def test_a_state_dict_in_place_of_files() -> None:
     config = gf.BertConfig.from_pretrained(folder(case, head))
     model = gf.BertForMaskedLM.from_pretrained(None, config=config, state_dict=tensors, **LOADING)
     alike(model, peer(case, head), case, head)
-
-
-@pytest.mark.parametrize("case", PLAIN)
-def test_unknown_keys_are_kept(case: Case, tmp_path: Path) -> None:
-    """A key that nobody knows is there as an attribute, and is saved again word for word."""
-    head = GENERATIVE[case.family]
-    note = {"a": [1, {"b": None}], "c": "é"}
-    path = variant(case, head, lambda keys: keys.update(my_note=note, task_specific_params={"x": {"y": 1}}))
-    model = load(case, head, path)
-    assert model.config.my_note == note
-    model.save_pretrained(tmp_path)
-    assert settings(tmp_path) == settings(path)
-
-
-OTHER_VALUES: dict[str, Any] = {
-    "hidden_act": "relu",
-    "activation_function": "tanh",
-    "feed_forward_proj": "gated-relu",
-    "summary_type": "mean",
-    "summary_activation": "tanh",
-    "problem_type": "regression",
-    "rope_parameters": {"rope_type": "proportional", "rope_theta": 100.0, "partial_rotary_factor": 0.5, "factor": 2.0},
-    "chunk_size_feed_forward": 7,
-    "head_dim": 12,
-    "pretraining_tp": 2,
-    "num_decoder_layers": 1,
-    "n_inner": 17,
-    "num_key_value_heads": 1,
-    "classifier_dropout": 0.5,
-}
-SKIPPED = {"transformers_version", "architectures", "dtype", "id2label", "label2id", "vocab_size"}
-
-
-def changed(config: Any, key: str) -> Any:
-    value = getattr(config, key)
-    if key in OTHER_VALUES:
-        return OTHER_VALUES[key]
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, float):
-        return value * 0.5 + 0.001
-    if isinstance(value, int):
-        return {"n_head": 2, "num_heads": 2, "hidden_size": 48, "n_embd": 48, "d_model": 48}.get(
-            key, 1 if "layers" in key or "heads" in key or key == "n_layer" else value + 1
-        )
-    return 3
-
-
-KEYS = [
-    (case, key)
-    for case in PLAIN
-    for key in vars(getattr(transformers, f"{case.family}Config")(**case.keys()))
-    if not key.startswith("_") and key not in SKIPPED
-]
-
-
-@pytest.mark.parametrize(("case", "key"), KEYS)
-def test_no_silent_numbers(case: Case, key: str, tmp_path: Path) -> None:
-    """Each key of the peer's configuration, at another value: the peer's numbers, or an error naming key and value."""
-    head = GENERATIVE[case.family]
-    value = changed(peer(case, head).config, key)
-    try:
-        reference = build(case, head, **{key: value})
-        reference.save_pretrained(tmp_path)
-        arguments = Inputs(case, head).arguments()
-        with torch.no_grad():
-            theirs = reference(**arguments)
-    except Exception as error:  # the peer itself refuses the value
-        pytest.skip(f"the peer: {error}")
-    try:
-        model = load(case, head, tmp_path)
-    except ValueError as error:
-        assert key in str(error), str(error)  # noqa: PT017 it need not raise
-        assert str(value) in str(error), str(error)  # noqa: PT017
-        return
-    with torch.no_grad():
-        mine = model(**arguments)
-    if isinstance(theirs, tuple):
-        close(mine[0], theirs[0], "the first item")
-    else:
-        close(mine.logits, theirs.logits, "logits")
-        assert list(mine.keys()) == list(theirs.keys())
-
-
-@pytest.mark.skipif(PEER_ON_PEER, reason="the peer loads some of these and computes something else")
-@pytest.mark.parametrize(("name", "keys"), [
-    ("Bert-plain", {"hidden_act": "sharp_relu"}),
-    ("Bert-plain", {"position_embedding_type": "relative_key"}),
-    ("GPT2-plain", {"activation_function": "sharp_relu"}),
-    ("GPT2-plain", {"summary_type": "attn"}),
-    ("T5-plain", {"feed_forward_proj": "gated-sharp_relu"}),
-    ("Bart-plain", {"activation_function": "sharp_relu"}),
-    ("Llama-plain", {"hidden_act": "sharp_relu"}),
-    ("Llama-plain", {"rope_parameters": {"rope_type": "spiral", "rope_theta": 10000.0}}),
-    ("Llama-plain", {"rope_scaling": {"type": "su", "factor": 2.0}}),
-], ids=str)  # fmt: skip
-def test_values_that_no_one_computes(name: str, keys: dict[str, Any]) -> None:
-    """An unknown activation, rotation or kind of positions is an error that names the value."""
-    case = BY_NAME[name]
-    head = "DoubleHeadsModel" if "summary_type" in keys else GENERATIVE[case.family]
-    path = variant(case, head, lambda config: config.update(keys))
-    (value,) = keys.values()
-    expected = re.escape(value.get("rope_type", value.get("type")) if isinstance(value, dict) else value.split("-")[-1])
-    with pytest.raises(ValueError, match=expected):
-        load(case, head, path)

@@ -7,9 +7,11 @@ library under test. `GLASSFORMER_PARITY=transformers` runs the peer against itse
 
 import copy
 import importlib
+import json
 import os
 import tempfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 LIBRARY = os.environ.get("GLASSFORMER_PARITY", "glassformer")
 gf = importlib.import_module(LIBRARY)
@@ -379,3 +382,32 @@ class Inputs:
         labels[0, ..., 1] = -100
         labels[-1, ..., -2:] = -100
         return labels
+
+
+# Which library wrote a folder is the one thing in which two configurations differ.
+STAMPS = ("transformers_version", "glassformer_version")
+
+
+def settings(path: Path) -> dict[str, Any]:
+    keys = json.loads((path / "config.json").read_text())
+    if keys["model_type"] == "bart" and keys.get("id2label") == {"0": "LABEL_0", "1": "LABEL_1"}:
+        # The peer never writes two default labels, and then takes a Bart file without labels to have three.
+        del keys["id2label"], keys["label2id"]
+    return {key: value for key, value in keys.items() if key not in STAMPS}
+
+
+def variant(
+    case: Case,
+    head: str,
+    change_config: Callable[[dict[str, Any]], Any] = lambda keys: None,
+    change_weights: Callable[[dict[str, torch.Tensor]], Any] = lambda tensors: None,
+) -> Path:
+    """The peer's folder with something changed in it."""
+    path = scratch("variant")
+    keys = json.loads((folder(case, head) / "config.json").read_text())
+    tensors = load_file(folder(case, head) / "model.safetensors")
+    change_config(keys)
+    change_weights(tensors)
+    (path / "config.json").write_text(json.dumps(keys))
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    return path
