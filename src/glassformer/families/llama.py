@@ -32,6 +32,11 @@ def complete(keys: dict[str, Any]) -> None:
     rope.setdefault("rope_type", rope.get("type", "default"))
     if "partial_rotary_factor" in keys:
         rope.setdefault("partial_rotary_factor", keys.pop("partial_rotary_factor"))
+    if rope["rope_type"] != "proportional" and rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ConfigError(
+            f"partial_rotary_factor={rope['partial_rotary_factor']} is not computed for Llama with rope_type "
+            f"{rope['rope_type']!r}, only with 'proportional'; set it to 1.0 if all of a head turns."
+        )
     if rope["rope_type"] in ("llama3", "yarn", "longrope"):
         rope.setdefault("original_max_position_embeddings", keys["max_position_embeddings"])
     keys["rope_parameters"] = rope
