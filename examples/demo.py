@@ -30,10 +30,10 @@ from glassformer import (
 
 LINES = Path(__file__).read_text(encoding="utf-8").splitlines()
 MEANINGS = {
-    "loss": "how far the scores are from the labels: minus log probability",
-    "hidden_states": "the numbers of each token, before and after each layer",
-    "attentions": "who looks at whom, in each layer and head",
-    "past_key_values": "what later tokens need to know of these: the cache",
+    "loss": "minus log of the right label's probability",
+    "hidden_states": "the tokens' numbers, before and after each layer",
+    "attentions": "who looks at whom, by layer and head",
+    "past_key_values": "the cache: what later tokens need of these",
     "decoder_attentions": "who looks at whom in what is written",
     "cross_attentions": "what is written looks at what was read",
     "encoder_last_hidden_state": "what was read, as numbers",
@@ -59,8 +59,10 @@ def say(text: str, indent: str = "") -> None:
 def show_tokens(inputs: Any) -> None:
     """Print the tokens of the first text, each over its id."""
     pairs = list(zip(inputs.tokens(), map(str, inputs.input_ids[0].tolist())))
-    for row, name in enumerate(("tokens", "ids")):
-        print(f"    {name:8}" + "  ".join(f"{pair[row]:{max(map(len, pair))}}" for pair in pairs).rstrip())
+    for start in range(0, len(pairs), 12):
+        for row, name in enumerate(("tokens", "ids")):
+            cells = (f"{pair[row]:{max(map(len, pair))}}" for pair in pairs[start : start + 12])
+            print(f"    {name:8}" + "  ".join(cells).rstrip())
     print()
 
 
@@ -114,27 +116,30 @@ def encoder() -> None:
 def labels_for_words() -> None:
     """The same layers, a label for each word.
 
-    Another head on the same encoder reads every token, not only the first. It says how each word was written before
-    somebody took away its capital and the mark behind it.
+    Another head on the same encoder reads every token, not only the first. It guesses how each word was written before
+    somebody took away its capital and the mark behind it. It is small and often wrong; its card
+    (bundled/tiny-bert-punctuation/README.md) says how often.
 
     The same encoder, scores of every token and their loss (heads.py).
     """
     with typed():
-        words = ["what", "do", "you", "mean", "by", "it"]
+        words = ["she", "was", "at", "bath", "with", "mrs", "allen"]
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-bert-punctuation")
         model = AutoModelForTokenClassification.from_pretrained("glassformer/tiny-bert-punctuation")
         inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt")
     show_tokens(inputs)
     with typed():
-        right = ["Word", "word", "word", "word", "word", "word?"]
+        right = ["Word", "word", "word", "Word", "word", "Word.", "Word"]
         first = [inputs.word_ids().index(n) for n in range(len(words))]  # the first token of each word
         labels = torch.full_like(inputs.input_ids, -100)  # -100: not counted
         labels[0, first] = torch.tensor([model.config.label2id[tag] for tag in right])
         out = model(**inputs, labels=labels)
         tags = [model.config.id2label[index] for index in out.logits[0, first].argmax(-1).tolist()]
     show_output(out, "for each token, a score for each label")
-    restored = [(word.capitalize() if tag[0] == "W" else word) + tag[4:] for word, tag in zip(words, tags)]
-    print(f"    text    {' '.join(words)}\n    labels  {' '.join(tags)}\n    result  {' '.join(restored)}\n")
+    for name, given in (("text", ["word"] * len(words)), ("result", tags), ("right", right)):
+        line = " ".join((word.capitalize() if tag[0] == "W" else word) + tag[4:] for word, tag in zip(words, given))
+        print(f"    {name:8}{line}")
+    print(f"    labels  {' '.join(tags)}\n")
 
 
 def decoder() -> None:
@@ -143,10 +148,10 @@ def decoder() -> None:
     In a decoder every token looks only at those before it. So each can be asked what comes next, and the answer can be
     put behind the text, and so on. This one has read the novels of Jane Austen.
 
-    Decoder (structure/stack.py) with its cache (cache.py), scores and loss (heads.py), generation/search.py.
+    Decoder (structure/stack.py) with its cache (cache/), scores and loss (heads.py), generation/search.py.
     """
     with typed():
-        text = "She had never been"
+        text = "She could not"
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-gpt2")
         model = AutoModelForCausalLM.from_pretrained("glassformer/tiny-gpt2")
         inputs = tokenizer(text, return_tensors="pt")
@@ -154,12 +159,12 @@ def decoder() -> None:
     with typed():
         out = model(**inputs, labels=inputs.input_ids)
         probabilities = out.logits[0, -1].softmax(-1)
-    show_output(out, "behind each token, a score for each token that may come next")
+    show_output(out, "for each token, a score for each that may follow")
     show_likely([tokenizer.decode([index]).strip() for index in range(len(tokenizer))], probabilities)
     with typed():
-        greedy = model.generate(**inputs, max_new_tokens=40)
+        greedy = model.generate(**inputs, max_new_tokens=24)
         torch.manual_seed(1)
-        drawn = model.generate(**inputs, max_new_tokens=40, do_sample=True, top_k=40, temperature=0.8)
+        drawn = model.generate(**inputs, max_new_tokens=24, do_sample=True, top_k=40, temperature=0.8)
     say(tokenizer.decode(greedy[0]), "    always the likeliest token:   ")
     say(tokenizer.decode(drawn[0]), "    drawn by probability:         ")
 
@@ -185,7 +190,7 @@ def encoder_decoder() -> None:
     with typed():
         labels = tokenizer("2021-03-04", return_tensors="pt").input_ids
         out = model(**inputs, labels=labels, output_attentions=True)
-    show_output(out, "for each place in the date, a score for each token")
+    show_output(out, "for each place, a score for each token")
     say("""Where the decoder looked, as the mean over its layers and heads. Each column is a token that it wrote; the
         darker, the more it looked at the token on the left.""")
     weights = torch.stack(out.cross_attentions)[:, 0].mean((0, 1))

@@ -140,10 +140,10 @@ def test_the_demo_runs_in_a_pipe(tmp_path: Path) -> None:
     """The page of `make demo`: each structure, each call as it is typed, its loss; plain text, offline, no warnings."""
     page = run(f"import runpy; runpy.run_path({str(ROOT / 'examples' / 'demo.py')!r}, run_name='__main__')", tmp_path)
     assert "\x1b" not in page
-    assert max(map(len, page.splitlines())) <= 110
+    assert max(map(len, page.splitlines())) <= 105
     for call in ("AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModelForCausalLM",
                  "AutoModelForSeq2SeqLM"):  # fmt: skip
         assert f">>> model = {call}.from_pretrained(" in page
     assert page.count("out.loss") == page.count("In the structure:") == 4
-    for result in ("German", "What do you mean by it?", "2021-03-04"):
-        assert result in page
+    for result in (r"German +\d", r"result +She was at ", r"likeliest token: +She could not ", r"result +2021-03-04$"):
+        assert re.search(result, page, re.M), result

@@ -157,7 +157,7 @@ def main() -> None:
     )  # fmt: skip
     model = glassformer.T5ForConditionalGeneration(config)
     say(f"{tokenizer.get_vocab_size()} tokens, {sum(p.numel() for p in model.parameters())} parameters")
-    seconds = train(model, losses(model, tokenizer, days, rng), STEPS, PEAK, quick="positions")
+    seconds = train(model, losses(model, tokenizer, days, rng), STEPS, PEAK)
 
     folder = save(
         model, tokenizer, "tiny-t5",
