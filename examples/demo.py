@@ -178,7 +178,7 @@ def encoder_decoder() -> None:
     Encoder, decoder and cross-attention (structure/), scores and loss (heads.py), generation/search.py.
     """
     with typed():
-        text = "Thursday, March 4, 2021"
+        text = "jueves, 4 de marzo de 2021"
         tokenizer = AutoTokenizer.from_pretrained("glassformer/tiny-t5")
         model = AutoModelForSeq2SeqLM.from_pretrained("glassformer/tiny-t5")
         inputs = tokenizer(text, return_tensors="pt")
@@ -191,9 +191,10 @@ def encoder_decoder() -> None:
         labels = tokenizer("2021-03-04", return_tensors="pt").input_ids
         out = model(**inputs, labels=labels, output_attentions=True)
     show_output(out, "for each place, a score for each token")
-    say("""Where the decoder looked, as the mean over its layers and heads. Each column is a token that it wrote; the
-        darker, the more it looked at the token on the left.""")
-    weights = torch.stack(out.cross_attentions)[:, 0].mean((0, 1))
+    say("""Where the decoder looked: each column is a token that it wrote; the darker, the more it looked at the token
+        on the left.""")
+    with typed():
+        weights = out.cross_attentions[-1][0].mean(0)  # of the last layer, the mean over its heads
     show_map(weights, inputs.tokens(), tokenizer.convert_ids_to_tokens(labels[0].tolist()))
 
 

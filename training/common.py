@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "training" / "work"
 BUNDLED = ROOT / "src" / "glassformer" / "bundled"
 LIMIT = 3_000_000
-THREADS = 2
 
 
 def begin(seed: int) -> random.Random:
-    """Seeds torch, sets two threads, and returns the seeded source of every other choice."""
+    """Seeds torch, keeps to one core, and returns the seeded source of every other choice.
+
+    Matrices this small gain little from a second thread: two cores are better used by two scripts at once.
+    """
     torch.manual_seed(seed)
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     return random.Random(seed)
 
 
@@ -51,28 +53,32 @@ def debian(package: str) -> Path:
     return folder
 
 
-def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, peak: float) -> float:
+def muon(modules: torch.nn.Module, peak: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, which learns from far fewer steps here, AdamW for everything else."""
+    named = dict(modules.named_parameters())
+    inner = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
+    outer = [p for name, p in named.items() if not (".layers." in name and p.ndim == 2)]
+    return [
+        torch.optim.Muon(inner, lr=0.02, momentum=0.95, weight_decay=0.02),
+        torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def train(
+    losses: Iterator[torch.Tensor], steps: int, modules: torch.nn.Module, *optimizers: torch.optim.Optimizer
+) -> float:
     """Minimises the losses that come one a step, with a linear warm-up and a cosine down to a fiftieth of each rate.
 
-    The matrices inside the layers are trained with Muon, which learns from far fewer steps than AdamW does here;
-    everything else (embeddings, positions, norms, biases, readouts) with AdamW.
-
     Args:
-        modules: What is trained.
         losses: Yields the scalar loss of one fresh batch a step.
         steps: How many steps to take.
-        peak: The highest learning rate of AdamW. The one of Muon is 0.02.
+        modules: What is trained.
+        *optimizers: Hold its parameters, with their highest rates.
 
     Returns:
         The seconds it took.
     """
-    named = dict(modules.named_parameters())
-    inner = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
-    outer = [p for name, p in named.items() if not (".layers." in name and p.ndim == 2)]
-    optimizers = [
-        torch.optim.Muon(inner, lr=0.02, momentum=0.95, weight_decay=0.02),
-        torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
+    parameters = list(modules.parameters())
     warmup = max(1, steps // 20)
 
     def rate(step: int) -> float:
@@ -86,7 +92,7 @@ def train(modules: torch.nn.Module, losses: Iterator[torch.Tensor], steps: int, 
     for step, loss in zip(range(1, steps + 1), losses):
         modules.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for part in (*optimizers, *schedules):
             part.step()
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
@@ -157,7 +163,7 @@ def card(folder: Path, title: str, body: str, seconds: float, script: str) -> No
     end = (
         f"\n## Size, time, command\n\n"
         f"- {size / 1e6:.2f} MB: {size // 2 / 1e6:.2f} million parameters in float16, computed in float32.\n"
-        f"- Trained by glassformer itself in {seconds / 60:.0f} minutes on {THREADS} CPU threads.\n"
+        f"- Trained by glassformer itself in {seconds / 60:.0f} minutes on one CPU core.\n"
         f"- Made again, card and numbers included, by `python training/{script}`.\n"
     )
     (folder / "README.md").write_text(front + wrapped(body) + "\n" + end, encoding="utf-8")

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import torch
 from austen import PACKAGE, novels
-from common import ROOT, begin, card, save, say, train
+from common import ROOT, begin, card, muon, save, say, train
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import glassformer
 
 HELD_OUT = "Northanger Abbey"
 END = "<|endoftext|>"
-STEPS, BATCH, CONTEXT, PEAK = 2400, 8, 256, 3e-3
+STEPS, BATCH, CONTEXT, PEAK = 2000, 8, 256, 6e-3
 PROMPTS = ["She had never been", "It was a truth", '"My dear sister," said']
 
 
@@ -71,11 +71,11 @@ def main() -> None:
     ids = torch.tensor([i for book in books.values() for i in [0, *tokenizer.encode("\n".join(book)).ids]])
     config = glassformer.GPT2Config(
         vocab_size=tokenizer.get_vocab_size(), n_positions=CONTEXT, n_embd=144, n_layer=4, n_head=4,
-        embd_pdrop=0.1, attn_pdrop=0.0, resid_pdrop=0.1, bos_token_id=0, eos_token_id=0,
+        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = glassformer.GPT2LMHeadModel(config)
     say(f"{len(ids)} tokens in the text, {sum(p.numel() for p in model.parameters())} parameters")
-    seconds = train(model, losses(model, ids, rng), STEPS, PEAK)
+    seconds = train(losses(model, ids, rng), STEPS, model, *muon(model, PEAK))
 
     special = {"bos_token": END, "eos_token": END, "unk_token": END}
     folder = save(

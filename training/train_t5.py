@@ -99,6 +99,18 @@ def losses(
         yield model(**batch(tokenizer, texts, chosen)).loss
 
 
+def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW that learns the biases of relative positions ten times as fast: the order of digits hangs on them."""
+    named = dict(model.named_parameters())
+    rest = [p for name, p in named.items() if "positions" not in name]
+    groups = [
+        {"params": [p for name, p in named.items() if "positions" in name], "lr": 10 * PEAK, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True)
+
+
 @torch.no_grad()
 def exact(model: torch.nn.Module, tokenizer: Tokenizer, texts: list[str], days: list[date]) -> list[bool]:
     """Whether each text is rewritten as exactly its ISO date, greedily."""
@@ -157,7 +169,7 @@ def main() -> None:
     )  # fmt: skip
     model = glassformer.T5ForConditionalGeneration(config)
     say(f"{tokenizer.get_vocab_size()} tokens, {sum(p.numel() for p in model.parameters())} parameters")
-    seconds = train(model, losses(model, tokenizer, days, rng), STEPS, PEAK)
+    seconds = train(losses(model, tokenizer, days, rng), STEPS, model, adamw(model))
 
     folder = save(
         model, tokenizer, "tiny-t5",

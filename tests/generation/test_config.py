@@ -252,3 +252,10 @@ def test_config_needs_no_torch() -> None:
 
     code = "import sys, glassformer.generation.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_contrastive_search_uses_top_k() -> None:
+    """Beside penalty_alpha the number of candidates is no setting without effect."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GenerationConfig(penalty_alpha=0.6, top_k=4).validate(strict=True)

@@ -14,6 +14,7 @@ from glassformer.generation import stopping as s
 from glassformer.generation import warpers as w
 from glassformer.generation.config import GenerationConfig, token_list
 from glassformer.generation.guidance import UnbatchedClassifierFreeGuidanceLogitsProcessor
+from glassformer.generation.watermark_config import watermark_of
 
 
 @dataclass
@@ -107,6 +108,9 @@ def build_processors(
     built = _merged(built, custom)
     if settings.do_sample:
         built.extend(_warpers(settings, now))
+    if settings.watermarking_config is not None:
+        watermark = watermark_of(settings.watermarking_config)
+        built.append(watermark.construct_processor(now.model.config.vocab_size, now.model.device))
     if settings.renormalize_logits:
         built.append(p.LogitNormalization())
     return built

@@ -260,7 +260,8 @@ class GenerationConfig:
             yield "max_cache_len", "max_cache_len acts on caches of fixed size only: set cache_implementation='static'."
         if not self.do_sample:
             for name, neutral in _SAMPLING_ONLY.items():
-                if (value := getattr(self, name)) is not None and value != neutral:
+                used = name == "top_k" and (self.penalty_alpha or 0) > 0  # by contrastive search
+                if (value := getattr(self, name)) is not None and value != neutral and not used:
                     yield name, f"{name}={value} has no effect without sampling: set do_sample=True or leave it out."
         if (self.num_beams or 1) == 1:
             for name, neutral in _BEAMS_ONLY.items():

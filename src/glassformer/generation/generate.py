@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from glassformer.generation.assemble import Situation, build_criteria, build_processors, pad_after_end
+from glassformer.errors import GenerationError
+from glassformer.generation.assemble import Situation, build_criteria, build_processors
+from glassformer.generation.caches import new_cache
 from glassformer.generation.config import GenerationConfig, GenerationMode, token_list
-from glassformer.generation.outputs import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
+from glassformer.generation.drafting import build_drafter
+from glassformer.generation.finish import Finish
+from glassformer.generation.healing import heal
+from glassformer.generation.outputs import (
+    GenerateBeamDecoderOnlyOutput,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateDecoderOnlyOutput,
+    GenerateEncoderDecoderOutput,
+)
 from glassformer.generation.processors import LogitsProcessorList
 from glassformer.generation.prompt import prepare
-from glassformer.generation.search import Feed, Record, draw, greedy, search
+from glassformer.generation.search import Feed, Record
+from glassformer.generation.seeds import generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
 from glassformer.generation.stopping import StoppingCriteriaList
-
-_CHOOSE = {GenerationMode.GREEDY_SEARCH: greedy, GenerationMode.SAMPLE: draw}
+from glassformer.generation.strategies import BEAM_MODES, steps
 
 
 @torch.no_grad()
@@ -46,13 +58,15 @@ def generate(
         stopping_criteria: criteria of one's own, beside those of the settings.
         prefix_allowed_tokens_fn: from a row's number and its ids (T,) to the tokens allowed next.
         synced_gpus: must be off.
-        assistant_model: must be None.
+        assistant_model: a smaller model with the same tokenizer, whose guesses save steps of the larger; the tokens
+            (in sampling their distribution) are the same as without.
         streamer: gets the prompt and then every new token by `put`, and `end()`.
         negative_prompt_ids: (B, N), for `guidance_scale`.
         negative_prompt_attention_mask: (B, N).
         custom_generate: must be None: code of a checkpoint is never run.
         **kwargs: settings by name, over those of `generation_config`; arguments of the model, such as
-            `attention_mask` (B, T); and `tokenizer`, for `stop_strings`.
+            `attention_mask` (B, T); `tokenizer`, for `stop_strings`; and, for the chance of this call alone, either
+            `seed` (a whole number, or one a row) or `generator` (a torch.Generator, or one a row).
 
     Returns:
         Token ids (B * num_return_sequences, length), of a decoder-only model with the prompt first; or, with
@@ -66,20 +80,90 @@ def generate(
         >>> ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
         >>> tokenizer.decode(model.generate(ids, max_new_tokens=20)[0])
     """
-    tokenizer = kwargs.pop("tokenizer", None)
+    run = begin(
+        model,
+        inputs,
+        generation_config,
+        logits_processor,
+        stopping_criteria,
+        prefix_allowed_tokens_fn,
+        synced_gpus,
+        assistant_model,
+        negative_prompt_ids,
+        negative_prompt_attention_mask,
+        custom_generate,
+        **kwargs,
+    )
+    if streamer is not None:
+        if run.mode in BEAM_MODES:
+            raise GenerationError("A streamer cannot show beams, which change until the end: set num_beams to 1.")
+        streamer.put(run.feed.ids.cpu())
+    for tokens in run.steps:
+        if streamer is not None:
+            streamer.put(tokens.cpu())
+    if streamer is not None:
+        streamer.end()
+    return _output(run) if run.settings.return_dict_in_generate else run.feed.ids
+
+
+@dataclass
+class Run:
+    """A call of `generate` under way.
+
+    Attributes:
+        mode: the strategy.
+        settings: of the call.
+        feed: the model and its tokens so far.
+        processors: of the scores, in their order.
+        record: what is kept of the steps.
+        finish: the criteria, which know why each row ended.
+        steps: the new token of every row, (B,), a step; taking the next one lets the model make it.
+    """
+
+    mode: GenerationMode
+    settings: GenerationConfig
+    feed: Feed
+    processors: LogitsProcessorList
+    record: Record
+    finish: Finish
+    steps: Iterator[Tensor]
+
+
+@torch.no_grad()
+def begin(
+    model: Any,
+    inputs: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    logits_processor: LogitsProcessorList | None = None,
+    stopping_criteria: StoppingCriteriaList | None = None,
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]] | None = None,
+    synced_gpus: bool | None = None,
+    assistant_model: Any = None,
+    negative_prompt_ids: Tensor | None = None,
+    negative_prompt_attention_mask: Tensor | None = None,
+    custom_generate: Any = None,
+    **kwargs: Any,
+) -> Run:
+    """All of `generate` up to the first step; its arguments and errors are the same."""
+    tokenizer, seed, generator = (kwargs.pop(name, None) for name in ("tokenizer", "seed", "generator"))
     kwargs.pop("trust_remote_code", None)  # only custom_generate would run code
     unsupported = {
         "synced_gpus": synced_gpus,
-        "assistant_model": assistant_model,
         "assistant_tokenizer": kwargs.pop("assistant_tokenizer", None),
         "custom_generate": custom_generate,
     }
     settings, given, called = resolve(model, generation_config, kwargs)
-    choose = _CHOOSE[supported_mode(settings, unsupported)]
+    mode = supported_mode(settings, unsupported, assistant_model)
+    if settings.token_healing:
+        inputs, given = heal(model, tokenizer, inputs, given, generate)
     feed, source_ids = prepare(model, settings, inputs, given)
     prompt_length = feed.ids.shape[1]
     embedded = feed.embeds.shape[1] if feed.embeds is not None else None
     longest, shortest = lengths(model, settings, called, prompt_length, embedded)
+    if feed.use_cache:
+        read = longest - 1 + (0 if embedded is None else embedded - prompt_length)  # the last token is not
+        read += mode is GenerationMode.CONTRASTIVE_SEARCH  # where all that may be chosen is read first
+        feed.cache = new_cache(settings, feed.cache, called, bool(feed.decoder), read)
     now = Situation(
         model=model,
         prompt_length=prompt_length,
@@ -99,14 +183,17 @@ def generate(
     )
     criteria = build_criteria(settings, now, stopping_criteria or [], tokenizer)
     record = _record(settings, feed.decoder)
-    if streamer is not None:
-        streamer.put(feed.ids.cpu())
-    for tokens in search(feed, choose, processors, criteria, pad_after_end(settings, criteria), record):
-        if streamer is not None:
-            streamer.put(tokens.cpu())
-    if streamer is not None:
-        streamer.end()
-    return _output(feed, record) if settings.return_dict_in_generate else feed.ids
+    rows = len(feed.ids) // settings.num_beams if mode in BEAM_MODES else len(feed.ids)
+    finish = Finish(criteria, rows)
+    if not settings.do_sample and (seed is not None or generator is not None):
+        warnings.warn("seed and generator have no effect where nothing is drawn: set do_sample=True.", stacklevel=4)
+    chance = generators(seed, generator, rows, feed.ids.device)
+    drafter = None
+    if mode is GenerationMode.ASSISTED_GENERATION:
+        call = (settings, called, now, feed, inputs, given, prefix_allowed_tokens_fn)
+        drafter = build_drafter(assistant_model, *call, chance)
+    search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)
+    return Run(mode, settings, feed, processors, record, finish, search)
 
 
 def _record(settings: GenerationConfig, decoder: str) -> Record:
@@ -125,7 +212,8 @@ def _record(settings: GenerationConfig, decoder: str) -> Record:
     )
 
 
-def _output(feed: Feed, record: Record) -> Any:
+def _output(run: Run) -> Any:
+    feed, record = run.feed, run.record
     kept: dict[str, Any] = {
         "sequences": feed.ids,
         "scores": record.scores,
@@ -133,13 +221,26 @@ def _output(feed: Feed, record: Record) -> Any:
         "past_key_values": feed.cache,
     }
     kept.update(record.outputs)
+    kinds: tuple[Any, Any] = (GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput)
+    if record.beams is not None:
+        kinds = (GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput)
+        scores, kept["beam_indices"] = record.beams
+        kept["sequences_scores"] = scores if run.settings.output_scores else None
     if not feed.decoder:
-        return GenerateDecoderOnlyOutput(**kept)
+        return _with_reasons(kinds[0](**kept), run)
     encoded = feed.fixed["encoder_outputs"]
     for name in ("attentions", "hidden_states"):
         if f"decoder_{name}" in record.outputs:
             kept[f"encoder_{name}"] = getattr(encoded, name, None)
-    return GenerateEncoderDecoderOutput(**kept)
+    return _with_reasons(kinds[1](**kept), run)
+
+
+def _with_reasons(output: Any, run: Run) -> Any:
+    if run.record.beams is not None:
+        ended = run.record.beams[1] < 0
+        run.finish.look_back(run.feed.ids, run.feed.ids.shape[1] - ended.sum(dim=1))
+    output.finish_reason = tuple(run.finish.reasons)
+    return output
 
 
 def compute_transition_scores(

@@ -64,7 +64,7 @@ def prepare(
         )
     if "logits_to_keep" in model.arguments:
         feed.fixed.setdefault("logits_to_keep", 1)
-    return _repeated(feed, settings.num_return_sequences or 1), source_ids
+    return repeated(feed, max(settings.num_return_sequences or 1, settings.num_beams or 1)), source_ids
 
 
 def _decoder_only(model: Any, settings: GenerationConfig, given: dict[str, Any]) -> Feed:
@@ -91,11 +91,12 @@ def _decoder_only(model: Any, settings: GenerationConfig, given: dict[str, Any])
             f"attention_mask has shape {tuple(mask.shape)}, but {(len(ids), past + fresh)} was expected: one number "
             "for every token, those in past_key_values included."
         )
-    if past == 0 and bool((mask[:, -1] == 0).any()):
-        order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)  # padding first, else as it was
-        mask = mask.gather(1, order)
-        ids, positions, types = (_reordered(tensor, order) for tensor in (ids, positions, types))
-        embeds = _reordered(embeds, order)
+    if bool((mask[:, -1] == 0).any()):
+        order = mask[:, past:].ne(0).to(torch.uint8).argsort(dim=1, stable=True)  # padding first, else as it was
+        mask, ids, positions, types, embeds = (
+            _reordered(tensor, order, past) for tensor in (mask, ids, positions, types, embeds)
+        )
+        assert mask is not None
     if positions is not None:
         positions = positions.expand(len(ids), -1)
     elif "position_ids" in model.arguments:
@@ -211,7 +212,7 @@ def _cache(past: Any, encoder_decoder: bool) -> Any:
     return as_cache(past, encoder_decoder) if isinstance(past, (tuple, list)) else past
 
 
-def _repeated(feed: Feed, times: int) -> Feed:
+def repeated(feed: Feed, times: int) -> Feed:
     """Every row of the feed `times` times, copies side by side."""
     if times == 1:
         return feed
@@ -231,16 +232,18 @@ def _repeated(feed: Feed, times: int) -> Feed:
             encoded = tuple(repeat(value) for value in encoded)
         feed.fixed["encoder_outputs"] = encoded
     if feed.cache is not None:
-        feed.cache.batch_repeat_interleave(times)
+        feed.cache = feed.cache.branch(times)  # the caller's may serve other calls
     return feed
 
 
-def _reordered(tensor: Tensor | None, order: Tensor) -> Tensor | None:
-    """The positions (dimension 1) of a tensor in the given order (B, T), if it has as many."""
-    if tensor is None or tensor.shape[1] != order.shape[1]:
+def _reordered(tensor: Tensor | None, order: Tensor, past: int) -> Tensor | None:
+    """The positions (dimension 1) of a tensor, those after `past` in the given order (B, T), if it has as many."""
+    new = order.shape[1]
+    if tensor is None or tensor.shape[1] not in (new, past + new):
         return tensor
+    tensor = tensor.expand(len(order), *tensor.shape[1:])
     index = order.reshape(*order.shape, *[1] * (tensor.dim() - 2)).expand(-1, -1, *tensor.shape[2:])
-    return tensor.expand(len(order), *tensor.shape[1:]).gather(1, index)
+    return torch.cat([tensor[:, :-new], tensor[:, -new:].gather(1, index)], dim=1)
 
 
 def _on(device: Any, value: Any) -> Any:

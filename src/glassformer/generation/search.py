@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Choose = Callable[[Tensor], Tensor]  # from scores (B, V) to tokens (B,)
+Processors = Callable[[Tensor, Tensor], Tensor]  # from ids (B, T) and scores (B, V) to scores
+Criteria = Callable[[Tensor, "tuple[Tensor, ...] | None"], Tensor]  # from ids (B, T) and scores kept to finished (B,)
 
 
 def greedy(scores: Tensor) -> Tensor:
@@ -20,9 +22,20 @@ def greedy(scores: Tensor) -> Tensor:
     return scores.argmax(dim=-1)
 
 
-def draw(scores: Tensor) -> Tensor:
-    """A token of every row by its probability, from torch's generator: scores (B, V) to tokens (B,)."""
-    return torch.multinomial(scores.softmax(dim=-1), num_samples=1).squeeze(1)
+def drawn(draw: Callable[[Tensor], Tensor]) -> Choose:
+    """A choice by probability: `draw` takes a token of every row by its weight, from weights (B, V)."""
+    return lambda scores: draw(scores.softmax(dim=-1))
+
+
+def last_logits(output: Any) -> Tensor:
+    """The model's scores of the next token, (B, V).
+
+    Of several positions they are a copy, so that the scores of a whole prompt are not kept for the sake of the last.
+    """
+    logits: Tensor = output.logits
+    if logits.shape[1] == 1:
+        return logits.squeeze(1).to(torch.float32)
+    return logits[:, -1].to(torch.float32, copy=True)
 
 
 @dataclass
@@ -41,6 +54,7 @@ class Feed:
         embeds: (B, T, D), read at the first step in the place of the ids.
         cache: keys and values of what was read, or None.
         use_cache: whether to keep them.
+        readout: from the model's output to the scores of the next token (B, V).
     """
 
     model: Any
@@ -54,6 +68,7 @@ class Feed:
     embeds: Tensor | None = None
     cache: Any = None
     use_cache: bool = True
+    readout: Callable[[Any], Tensor] = last_logits
 
     def step(self) -> Any:
         """Let the model read what is fresh; returns its output, whose logits end with the next token's, (B, n, V)."""
@@ -66,7 +81,7 @@ class Feed:
         if self.mask is not None:
             inputs[self.decoder + "attention_mask"] = self.mask
         if self.positions is not None:
-            inputs[self.decoder + "position_ids"] = self.positions[:, -self.fresh :]
+            inputs[self.decoder + "position_ids"] = _newest(self.positions, self.fresh)
         if self.token_types is not None:
             inputs["token_type_ids"] = self.token_types[:, -self.fresh :]
         if self.cache is not None:
@@ -82,12 +97,24 @@ class Feed:
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         if self.positions is not None:
-            following = self.positions[:, -1:] + 1
+            following = _newest(self.positions, 1) + 1
             self.positions = following if self.use_cache else torch.cat([self.positions, following], dim=1)
         if self.token_types is not None:
             last = self.token_types[:, -1:]
             self.token_types = last if self.use_cache else torch.cat([self.token_types, last], dim=1)
         self.fresh = 1 if self.use_cache else self.ids.shape[1]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with the tokens and the cache of the given rows, (B,), each in the place of one of the same prompt."""
+        self.ids = self.ids.index_select(0, rows)
+        if self.cache is not None:
+            # What was read of an encoder is the same for all rows of a prompt.
+            getattr(self.cache, "self_attention_cache", self.cache).reorder_cache(rows)
+
+
+def _newest(tensor: Tensor, count: int) -> Tensor:
+    """The last positions, (B, count)."""
+    return tensor if tensor.shape[1] == count else tensor[:, -count:]
 
 
 @dataclass
@@ -98,14 +125,20 @@ class Record:
         scores: (B, V) a step, after the processors.
         logits: (B, V) a step, as the model gave them.
         outputs: by name of the model's output, such as "attentions", its value a step.
+        latest: (B, V) of the newest step, after the processors; always kept.
+        beams: what came of them, where there are beams: the sequences' scores (R,) and the rows (R, steps) of each
+            step's scores that a token came from, -1 after the end.
     """
 
     scores: tuple[Tensor, ...] | None = None
     logits: tuple[Tensor, ...] | None = None
     outputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    latest: Tensor | None = None
+    beams: tuple[Tensor, Tensor] | None = None
 
     def add(self, output: Any, logits: Tensor, scores: Tensor) -> None:
         """Keep what was asked for of one step."""
+        self.latest = scores
         if self.scores is not None:
             self.scores += (scores,)
         if self.logits is not None:
@@ -139,8 +172,7 @@ def search(
     count = 0
     while count < len(finished):
         output = feed.step()
-        # A copy, so that the scores of a whole prompt are not kept for the sake of its last position.
-        logits = output.logits[:, -1].to(torch.float32, copy=True)
+        logits = feed.readout(output)
         scores = processors(feed.ids, logits)
         record.add(output, logits, scores)
         del output
@@ -149,5 +181,5 @@ def search(
             tokens = tokens.masked_fill(finished, pad)
         feed.append(tokens)
         finished = finished | criteria(feed.ids, record.scores)
-        count = int(finished.sum())
+        count = sum(finished.tolist())
         yield tokens

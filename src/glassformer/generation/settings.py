@@ -10,21 +10,19 @@ from typing import Any
 from glassformer.errors import GenerationError
 from glassformer.generation.config import DEFAULTS, GenerationConfig, GenerationMode
 
-_UNSUPPORTED_MODES = {
-    GenerationMode.CONTRASTIVE_SEARCH: "penalty_alpha (contrastive search)",
-    GenerationMode.ASSISTED_GENERATION: "assisted generation (prompt_lookup_num_tokens, assistant_early_exit, use_mtp)",
-    GenerationMode.DOLA_GENERATION: "dola_layers",
-    GenerationMode.BEAM_SEARCH: "num_beams above 1",
-    GenerationMode.BEAM_SAMPLE: "num_beams above 1",
-    GenerationMode.CONSTRAINED_BEAM_SEARCH: "force_words_ids or constraints",
-    GenerationMode.GROUP_BEAM_SEARCH: "num_beam_groups above 1",
-}
 _UNSUPPORTED = (
-    *("cache_config", "max_cache_len", "watermarking_config", "token_healing", "prefill_chunk_size", "is_assistant"),
+    *("prefill_chunk_size", "is_assistant"),
     *("compile_config", "continuous_batching_config", "low_memory", "speculation_type", "assistant_ensemble_weight"),
+    *("assistant_early_exit", "use_mtp"),
 )
-# The peer takes the cache that "hybrid" names by default, and so stands for no choice in older checkpoints.
-_SUPPORTED_CACHES = (None, "dynamic", "hybrid")
+
+# Settings that act in one mode alone: the value at which they do nothing, the mode, and what else it takes.
+_OF_ONE_MODE: dict[str, tuple[Any, GenerationMode, str]] = {
+    "dola_layers": (None, GenerationMode.DOLA_GENERATION, "num_beams to 1"),
+    "penalty_alpha": (0, GenerationMode.CONTRASTIVE_SEARCH, "do_sample=False, num_beams to 1 and top_k above 1"),
+    "num_beam_groups": (1, GenerationMode.GROUP_BEAM_SEARCH, "num_beams to a multiple of it, without constraints"),
+    "diversity_penalty": (0, GenerationMode.GROUP_BEAM_SEARCH, "num_beam_groups above 1"),
+}
 
 
 def resolve(
@@ -52,26 +50,28 @@ def resolve(
     return settings, given, called
 
 
-def supported_mode(settings: GenerationConfig, arguments: Mapping[str, Any]) -> GenerationMode:
+def supported_mode(settings: GenerationConfig, arguments: Mapping[str, Any], assistant: Any = None) -> GenerationMode:
     """The strategy of a call.
 
     Args:
         settings: of the call.
         arguments: those of `generate` that are not supported, by name.
+        assistant: the smaller model of the call, if any.
 
     Raises:
         GenerationError: something is asked for that this library does not do.
     """
     asked = [name for name, value in arguments.items() if value] + [n for n in _UNSUPPORTED if getattr(settings, n)]
-    if settings.cache_implementation not in _SUPPORTED_CACHES:
-        asked.append(f"cache_implementation={settings.cache_implementation!r}")
-    mode = settings.get_generation_mode()
-    if mode in _UNSUPPORTED_MODES:
-        asked.append(_UNSUPPORTED_MODES[mode])
+    mode = settings.get_generation_mode(assistant)
+    if assistant is not None and mode is not GenerationMode.ASSISTED_GENERATION:
+        raise GenerationError(f"assistant_model helps greedy decoding and sampling, not {mode.value}: leave out one.")
+    for name, (neutral, own, need) in _OF_ONE_MODE.items():
+        if (value := getattr(settings, name)) not in (None, neutral) and mode is not own:
+            raise GenerationError(f"{name}={value!r} has no part in {mode.value}: leave it out, or set {need}.")
     if asked:
         raise GenerationError(
             f"{', '.join(asked)} is not supported in this version: leave it out (if it came with the checkpoint, set "
-            "it to None in the call; num_beams to 1)."
+            "it to None in the call)."
         )
     return mode
 

@@ -35,7 +35,11 @@ class MaxLengthCriteria(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Scores, **kwargs: Any) -> Tensor:
         """All rows (B,) at once."""
-        return _all(input_ids, input_ids.shape[1] >= self.max_length)
+        return _all(input_ids, self.reached(input_ids))
+
+    def reached(self, input_ids: Tensor) -> bool:
+        """Whether ids (B, T) have the length."""
+        return input_ids.shape[1] >= self.max_length
 
 
 class MaxTimeCriteria(StoppingCriteria):
@@ -47,7 +51,11 @@ class MaxTimeCriteria(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Scores, **kwargs: Any) -> Tensor:
         """All rows (B,) at once."""
-        return _all(input_ids, time.time() - self.initial_timestamp > self.max_time)
+        return _all(input_ids, self.reached(input_ids))
+
+    def reached(self, input_ids: Tensor) -> bool:
+        """Whether the time is over, whatever the ids (B, T)."""
+        return time.time() - self.initial_timestamp > self.max_time
 
 
 class EosTokenCriteria(StoppingCriteria):

@@ -62,7 +62,8 @@ class TopPLogitsWarper(LogitsProcessor):
         """Scores (B, V) with the unlikely at `filter_value`."""
         ascending, order = torch.sort(scores, descending=False)
         remove = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - self.top_p
-        remove[..., -self.min_tokens_to_keep :] = False
+        if self.min_tokens_to_keep > 1 or self.top_p < 0.01:  # else the last, whose sum is 1, stays anyway
+            remove[..., -self.min_tokens_to_keep :] = False
         return scores.masked_fill(remove.scatter(1, order, remove), self.filter_value)
 
 
