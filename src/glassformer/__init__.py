@@ -13,15 +13,20 @@ __version__ = "0.1.0"
 # Module to the names that it gives.
 _MODULES = {
     "auto": "AutoConfig",
-    "cache": "KVCache EncoderDecoderCache",
+    "cache": "EncoderDecoderCache KVCache QuantizedCache StaticCache",
     "config": "Config",
     "errors": (
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
         "RangeError TokenizerError GenerationError"
     ),
     "generation.config": "GenerationConfig GenerationMode",
+    "generation.constraints": "Constraint ConstraintListState DisjunctiveConstraint PhrasalConstraint",
+    "generation.explain": "GenerationExplanation",
     "generation.guidance": "UnbatchedClassifierFreeGuidanceLogitsProcessor",
-    "generation.outputs": "GenerateDecoderOnlyOutput GenerateEncoderDecoderOutput",
+    "generation.outputs": (
+        "GenerateBeamDecoderOnlyOutput GenerateBeamEncoderDecoderOutput GenerateDecoderOnlyOutput "
+        "GenerateEncoderDecoderOutput"
+    ),
     "generation.processors": (
         "LogitsProcessor LogitsProcessorList EncoderNoRepeatNGramLogitsProcessor "
         "EncoderRepetitionPenaltyLogitsProcessor ExponentialDecayLengthPenalty ForcedBOSTokenLogitsProcessor "
@@ -33,10 +38,15 @@ _MODULES = {
     "generation.stopping": (
         "StoppingCriteria StoppingCriteriaList EosTokenCriteria MaxLengthCriteria MaxTimeCriteria StopStringCriteria"
     ),
+    "generation.streamers": "AsyncTextIteratorStreamer BaseStreamer TextIteratorStreamer TextStreamer",
+    "generation.streaming": "StreamStep",
+    "generation.synthid": "SynthIDTextWatermarkLogitsProcessor",
     "generation.warpers": (
         "EpsilonLogitsWarper EtaLogitsWarper MinPLogitsWarper TemperatureLogitsWarper TopHLogitsWarper "
         "TopKLogitsWarper TopPLogitsWarper TypicalLogitsWarper"
     ),
+    "generation.watermark": "WatermarkDetector WatermarkDetectorOutput WatermarkLogitsProcessor",
+    "generation.watermark_config": "BaseWatermarkingConfig SynthIDTextWatermarkingConfig WatermarkingConfig",
     "model": "Transformer",
     "outputs": "ModelOutput",
     "pretrained": "PreTrainedModel",
@@ -78,7 +88,7 @@ _FAMILIES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 _MADE = {name: model_type for model_type, names in _FAMILIES.items() for name in names.split()}
 # The peer's other names for the same things.
-_ALIASES = {"DynamicCache": "KVCache", "PretrainedConfig": "Config", "PreTrainedConfig": "Config"}
+_ALIASES = {"Cache": "KVCache", "DynamicCache": "KVCache", "PretrainedConfig": "Config", "PreTrainedConfig": "Config"}
 
 __all__ = sorted([*_HOMES, *_MADE, *_AUTO.split(), *_ALIASES])
 

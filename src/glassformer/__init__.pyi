@@ -9,8 +9,10 @@ from torch import Tensor
 from .auto import AutoModelBase
 from .generation.mixin import GenerationMixin
 from .auto import AutoConfig as AutoConfig
-from .cache import KVCache as KVCache
 from .cache import EncoderDecoderCache as EncoderDecoderCache
+from .cache import KVCache as KVCache
+from .cache import QuantizedCache as QuantizedCache
+from .cache import StaticCache as StaticCache
 from .config import Config as Config
 from .errors import GlassformerError as GlassformerError
 from .errors import MissingFileError as MissingFileError
@@ -24,7 +26,14 @@ from .errors import TokenizerError as TokenizerError
 from .errors import GenerationError as GenerationError
 from .generation.config import GenerationConfig as GenerationConfig
 from .generation.config import GenerationMode as GenerationMode
+from .generation.constraints import Constraint as Constraint
+from .generation.constraints import ConstraintListState as ConstraintListState
+from .generation.constraints import DisjunctiveConstraint as DisjunctiveConstraint
+from .generation.constraints import PhrasalConstraint as PhrasalConstraint
+from .generation.explain import GenerationExplanation as GenerationExplanation
 from .generation.guidance import UnbatchedClassifierFreeGuidanceLogitsProcessor as UnbatchedClassifierFreeGuidanceLogitsProcessor
+from .generation.outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
+from .generation.outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
 from .generation.outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput
 from .generation.outputs import GenerateEncoderDecoderOutput as GenerateEncoderDecoderOutput
 from .generation.processors import LogitsProcessor as LogitsProcessor
@@ -51,6 +60,12 @@ from .generation.stopping import EosTokenCriteria as EosTokenCriteria
 from .generation.stopping import MaxLengthCriteria as MaxLengthCriteria
 from .generation.stopping import MaxTimeCriteria as MaxTimeCriteria
 from .generation.stopping import StopStringCriteria as StopStringCriteria
+from .generation.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+from .generation.streamers import BaseStreamer as BaseStreamer
+from .generation.streamers import TextIteratorStreamer as TextIteratorStreamer
+from .generation.streamers import TextStreamer as TextStreamer
+from .generation.streaming import StreamStep as StreamStep
+from .generation.synthid import SynthIDTextWatermarkLogitsProcessor as SynthIDTextWatermarkLogitsProcessor
 from .generation.warpers import EpsilonLogitsWarper as EpsilonLogitsWarper
 from .generation.warpers import EtaLogitsWarper as EtaLogitsWarper
 from .generation.warpers import MinPLogitsWarper as MinPLogitsWarper
@@ -59,6 +74,12 @@ from .generation.warpers import TopHLogitsWarper as TopHLogitsWarper
 from .generation.warpers import TopKLogitsWarper as TopKLogitsWarper
 from .generation.warpers import TopPLogitsWarper as TopPLogitsWarper
 from .generation.warpers import TypicalLogitsWarper as TypicalLogitsWarper
+from .generation.watermark import WatermarkDetector as WatermarkDetector
+from .generation.watermark import WatermarkDetectorOutput as WatermarkDetectorOutput
+from .generation.watermark import WatermarkLogitsProcessor as WatermarkLogitsProcessor
+from .generation.watermark_config import BaseWatermarkingConfig as BaseWatermarkingConfig
+from .generation.watermark_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
+from .generation.watermark_config import WatermarkingConfig as WatermarkingConfig
 from .model import Transformer as Transformer
 from .outputs import ModelOutput as ModelOutput
 from .pretrained import PreTrainedModel as PreTrainedModel
@@ -83,6 +104,7 @@ from .tokenization import T5TokenizerFast as T5TokenizerFast
 from .tokenization import TokenSpan as TokenSpan
 
 __version__: str
+Cache = KVCache
 DynamicCache = KVCache
 PretrainedConfig = Config
 PreTrainedConfig = Config

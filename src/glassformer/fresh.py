@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.load import BACKBONE
+from .checkpoints.load import BACKBONE, tensors_of
 
 
 @torch.no_grad()
@@ -22,8 +22,8 @@ def initialise(model: Any, names: Iterable[str]) -> None:
         model: a model class of the peer's names.
         names: of parameters.
     """
-    modules = dict(model.named_modules())
-    for name in names:
+    modules, wanted = dict(model.named_modules()), set(names)
+    for name in filter(wanted.__contains__, tensors_of(model)):  # in the model's order, so that a seed means the same
         path, _, leaf = name.rpartition(".")
         module = modules[path]
         tensor = getattr(module, leaf)

@@ -289,24 +289,24 @@ def test_given_inputs(name: str, do_sample: bool) -> None:
     """Embeddings, the text and a cache of its beginning, positions of one's own and no prompt, as in the peer."""
     ids, mask = ragged()
     call = {"num_beams": 3, "max_new_tokens": 6, "do_sample": do_sample, "eos_token_id": ENDS[:2]}
-    for given in ("embeds", "cache", "positions", "nothing"):
+    for kind in ("embeds", "cache", "positions", "nothing"):
         results = []
         for model in (ours(name), peer(name)):
             arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-            if given == "embeds":
+            if kind == "embeds":
                 arguments = {"inputs_embeds": model.get_input_embeddings()(ids), "attention_mask": mask}
-            elif given == "cache":
+            elif kind == "cache":
                 past = model(input_ids=ids[:1, :4].repeat(3, 1), use_cache=True).past_key_values
                 arguments = {"input_ids": ids[:1], "attention_mask": torch.ones(1, 7), "past_key_values": past}
                 if model is ours(name):  # which repeats the cache of a prompt for its beams itself
                     arguments["past_key_values"] = model(input_ids=ids[:1, :4], use_cache=True).past_key_values
-            elif given == "positions":
+            elif kind == "positions":
                 arguments["position_ids"] = torch.arange(3, 10).expand(3, -1)
-            elif given == "nothing":
+            elif kind == "nothing":
                 arguments = {}
             torch.manual_seed(2)
             results.append(model.generate(**arguments, **call))
-        assert torch.equal(*results), given
+        assert torch.equal(*results), kind
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)

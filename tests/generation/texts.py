@@ -12,6 +12,7 @@ TEXT = (
     "The quick brown fox, the lazy dog's http://a.b: https://c.d; naïve café, привет мир, 日本語の文章 and 🙂🙃 "
     "emoji 👩‍🚀 in the same line.\nAnother line of the text, the third of these."
 )
+LETTERS = sorted({letter for letter in TEXT if letter.isascii() and letter.isalpha()} | {"▁"})
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 NAMES = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
@@ -37,11 +38,13 @@ def _trained(kind: str) -> str:
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
         bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-        trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL + bytes_, limit_alphabet=30)
+        trainer = trainers.BpeTrainer(
+            vocab_size=330, special_tokens=SPECIAL + bytes_, initial_alphabet=LETTERS, limit_alphabet=len(LETTERS)
+        )
     else:
         made = Tokenizer(models.WordPiece(unk_token="<unk>"))
         made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(cleanup=False)
-        trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL)
+        trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL, initial_alphabet=LETTERS)
     made.train_from_iterator([TEXT], trainer)
     keys = json.loads(made.to_str())
     # The tokens of bytes are no special ones.

@@ -153,9 +153,8 @@ class CrossAttention(Attention):
             The output (B, T, D), and the weights (B, H, T, S) or None.
         """
         query = self._split(self.q_proj(x), self.heads)
-        if cache is not None and cache.keys is not None and cache.values is not None:
-            key, value = cache.keys, cache.values
-        else:
+        key, value = (cache.keys, cache.values) if cache is not None else (None, None)
+        if key is None or value is None:
             key = self._split(self.k_proj(memory), self.kv_heads)
             value = self._split(self.v_proj(memory), self.kv_heads)
             if cache is not None:
