@@ -5,7 +5,7 @@ import re
 
 TAGS = [word + mark for word in ("word", "Word") for mark in ("", ",", ".", "?")]
 MARKS = {**dict.fromkeys(",;:", ","), **dict.fromkeys(".!…", "."), "?": "?"}
-WORDS = 32
+WORDS = 48
 
 Tagged = tuple[list[str], list[int]]
 
@@ -28,9 +28,30 @@ def is_sentence(text: str) -> bool:
     return text[-1] in ".!?" and text[0].isupper() and text.count(" ") >= 4
 
 
+def sentences(example: Tagged) -> list[Tagged]:
+    """An example cut after every full stop and question mark, and after so many words where a sentence is longer."""
+    parts: list[Tagged] = [([], [])]
+    for word, tag in zip(*example):
+        parts[-1][0].append(word)
+        parts[-1][1].append(tag)
+        if TAGS[tag].endswith((".", "?")) or len(parts[-1][0]) == WORDS:
+            parts.append(([], []))
+    return [part for part in parts if part[0]]
+
+
+def windows(example: Tagged) -> list[Tagged]:
+    """The whole sentences of an example, as many in a window as so many words allow."""
+    made: list[Tagged] = []
+    for words, tags in sentences(example):
+        if made and len(made[-1][0]) + len(words) <= WORDS:
+            made[-1] = (made[-1][0] + words, made[-1][1] + tags)
+        else:
+            made.append((words, tags))
+    return made
+
+
 def window(example: Tagged, rng: random.Random) -> Tagged:
-    """At most so many words of an example, half of the time from a random place."""
-    words, tags = example
-    start = rng.randrange(max(1, len(words) - WORDS // 2)) if rng.random() < 0.5 else 0
-    end = start + rng.randint(8, WORDS)
-    return words[start:end], tags[start:end]
+    """Some whole sentences of an example, one after the other: from a random one on, at most so many words."""
+    parts = sentences(example)
+    start = rng.randrange(len(parts))
+    return windows(([w for p in parts[start:] for w in p[0]], [t for p in parts[start:] for t in p[1]]))[0]

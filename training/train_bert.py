@@ -12,17 +12,17 @@ import torch
 from austen import novels
 from catalogues import LANGUAGES, PACKAGES, UNSEEN_PACKAGE, held_out, messages
 from common import ROOT, begin, bucketed, card, muon, save, say, train
-from punctuation import TAGS, WORDS, Tagged, is_sentence, tagged, window
+from punctuation import TAGS, WORDS, Tagged, is_sentence, tagged, window, windows
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import glassformer
 
 CODES = sorted(LANGUAGES)
-UNCASED = {"ar", "he", "hi", "ja", "ko", "zh"}  # no capital letters, or no spaces between words
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOVEL = "Northanger Abbey"
 LENGTH = 128
-STEPS, BATCH, PEAK = 3000, 32, 4e-3
+STEPS, BATCH, PEAK = 2200, 24, 4e-3
+SHARE = 0.3  # of the loss of telling languages: its gradient is the larger one, and at 1 it drowns the other
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -79,21 +79,21 @@ class Data:
 
 
 def punctuated(found: list) -> list[Tagged]:
-    """The messages that are whole sentences, in languages with capitals, with their tags."""
-    return [tagged(text) for code, text, _ in found if code not in UNCASED and is_sentence(text)]
+    """The English messages that are whole sentences, with their tags."""
+    return [tagged(text) for code, text, _ in found if code == "en" and is_sentence(text)]
 
 
 def shortened(text: str, rng: random.Random) -> str:
-    """A text, or half of the time a few of its words, so that short texts are learned too."""
+    """A text, or now and then a few of its words, so that short texts are learned too."""
     words = text.split()
-    if len(words) < 5 or rng.random() < 0.5:
+    if len(words) < 5 or rng.random() < 0.6:
         return text
     start, count = rng.randrange(len(words) - 3), rng.randint(3, 12)
     return " ".join(words[start : start + count])
 
 
 def losses(classifier, tagger, tokenizer: Tokenizer, data: Data, rng: random.Random) -> Iterator[torch.Tensor]:
-    """The loss of telling languages and twice the loss of tagging, on one batch of each after another."""
+    """The loss of tagging and a little of that of telling languages, which is learned far sooner, batch after batch."""
 
     def languages() -> Iterator[tuple[str, int]]:
         while True:
@@ -102,7 +102,7 @@ def losses(classifier, tagger, tokenizer: Tokenizer, data: Data, rng: random.Ran
 
     def sentences() -> Iterator[Tagged]:
         while True:
-            yield window(rng.choice(data.prose if rng.random() < 0.5 else data.sentences), rng)
+            yield window(rng.choice(data.prose if rng.random() < 0.6 else data.sentences), rng)
 
     texts = bucketed(languages(), BATCH, lambda example: len(example[0].encode()), rng)
     tagged_batches = bucketed(sentences(), BATCH, lambda example: len(example[0]), rng)
@@ -111,7 +111,7 @@ def losses(classifier, tagger, tokenizer: Tokenizer, data: Data, rng: random.Ran
         loss = classifier(**made, labels=torch.tensor([label for _, label in batch])).loss
         made, encodings = encode(tokenizer, [words for words, _ in examples])
         labels = tag_labels(encodings, [tags for _, tags in examples], made["input_ids"].shape[1])
-        yield loss + 2 * tagger(**made, labels=labels).loss
+        yield SHARE * loss + tagger(**made, labels=labels).loss
 
 
 @torch.no_grad()
@@ -130,9 +130,9 @@ def accuracy(classifier, tokenizer: Tokenizer, found: list) -> tuple[float, dict
 
 @torch.no_grad()
 def scores(tagger, tokenizer: Tokenizer, examples: list[Tagged]) -> dict[str, float]:
-    """F1 of each mark, and of capitals, over windows of consecutive words."""
+    """F1 of each mark, and of capitals, over windows of whole sentences."""
     counts: dict[str, list[int]] = {k: [0, 0, 0] for k in (",", ".", "?", "Word")}  # right, said, true
-    rows = [(w[i : i + WORDS], t[i : i + WORDS]) for w, t in examples for i in range(0, len(w), WORDS)]
+    rows = [row for example in examples for row in windows(example)]
     for at in range(0, len(rows), 64):
         part = rows[at : at + 64]
         made, encodings = encode(tokenizer, [w for w, _ in part])
@@ -153,7 +153,7 @@ def main() -> None:
     data = Data()
     say(f"{len(data.seen)} messages to learn from, {len(data.unseen)} held out, {len(data.elsewhere)} elsewhere")
     even = chain.from_iterable(rng.sample(texts, min(2000, len(texts))) for texts in data.by_language.values())
-    tokenizer = train_tokenizer(chain(even, rng.sample(data.paragraphs, 3000)))
+    tokenizer = train_tokenizer(chain(even, data.paragraphs))
     shape = {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": 128,
@@ -161,9 +161,9 @@ def main() -> None:
         "num_attention_heads": 4,
         "intermediate_size": 384,
         "max_position_embeddings": LENGTH,
-        "hidden_dropout_prob": 0.05,
+        "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.06,
+        "initializer_range": 0.02,
     }
 
     def labelled(names: list[str]) -> dict:
@@ -223,23 +223,21 @@ together.
     def line(examples: list[Tagged]) -> str:
         return " | ".join(f"{v:.3f}" for v in scores(tagger, tokenizer, examples).values())
 
-    english = punctuated([m for m in data.unseen if m[0] == "en"])
     card(
         folder_tags,
-        "Restores capitals and punctuation in lower-cased text without any: token classification, BERT shape.",
+        "Restores capitals and punctuation in English that has neither: token classification, BERT shape.",
         f"""
 The tag at the first piece of each word says how to write it: {", ".join(f"`{t}`" for t in TAGS)}. Colon and semicolon
 count as comma, exclamation mark and ellipsis as full stop. Its backbone is the one of `glassformer/tiny-bert`.
 {sources}
 ## Quality
 
-F1 on held-out text, in windows of {WORDS} words:
+F1 on held-out text, in windows of whole sentences of at most {WORDS} words together:
 
 | text | comma | full stop | question mark | capital |
 | --- | --- | --- | --- | --- |
 | {NOVEL} | {line(data.novel)} |
-| English messages | {line(english)} |
-| messages in {len(CODES) - len(UNCASED)} languages | {line(punctuated(data.unseen))} |
+| English messages | {line(punctuated(data.unseen))} |
 """,
         seconds,
         "train_bert.py",
