@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format stubs benchmark clean
+.PHONY: demo test check format stubs outputs benchmark clean
 
 demo: $(VENV)/.run  ## the three structures on real input, with the models that ship with the package
 	@$(PY) examples/demo.py
@@ -24,6 +24,9 @@ format: $(VENV)/.dev  ## lay out the code
 
 stubs: $(VENV)/.run  ## write __init__.pyi anew, after a family or a public name has changed
 	$(PY) tools/stubs.py
+
+outputs: $(VENV)/.dev  ## put what the documents' examples print under them, after a bundled model has changed
+	$(PY) tools/outputs.py
 
 benchmark: $(VENV)/.dev  ## import, load and memory beside Hugging Face Transformers
 	$(PY) benchmarks/load.py
