@@ -21,7 +21,7 @@ CODES = sorted(LANGUAGES)
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOVEL = "Northanger Abbey"
 LENGTH = 128
-STEPS, BATCH, PEAK = 4200, 24, 4e-3
+STEPS, BATCH, PEAK = 2200, 24, 4e-3
 SHARE = 0.3  # of the loss of telling languages: its gradient is the larger one, and at 1 it drowns the other
 
 
