@@ -53,13 +53,13 @@ def debian(package: str) -> Path:
     return folder
 
 
-def muon(modules: torch.nn.Module, peak: float) -> list[torch.optim.Optimizer]:
+def muon(modules: torch.nn.Module, peak: float, inner_peak: float = 0.02) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, which learns from far fewer steps here, AdamW for everything else."""
     named = dict(modules.named_parameters())
     inner = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
     outer = [p for name, p in named.items() if not (".layers." in name and p.ndim == 2)]
     return [
-        torch.optim.Muon(inner, lr=0.02, momentum=0.95, weight_decay=0.02),
+        torch.optim.Muon(inner, lr=inner_peak, momentum=0.95, weight_decay=0.02),
         torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
