@@ -6,7 +6,7 @@ labels that are not -100.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from . import outputs
 from .config import Config
 from .errors import ConfigError, InputError
 from .model import Transformer, carry
+from .structure.places import Announcing
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, items: Any = None) -> Tensor:
@@ -34,7 +35,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, items: Any = None) -> Tensor:
     return loss
 
 
-class Head(nn.Module):
+class Head(Announcing):
     """What heads share: a Transformer under `transformer` and the configuration.
 
     Args:
@@ -46,6 +47,10 @@ class Head(nn.Module):
         arguments: what `forward` takes beyond what the backbone takes.
     """
 
+    places: ClassVar[dict[str, str]] = {
+        "logits": "the scores, one a class or token",
+        "loss": "how far the scores are from the labels, in nats or squared distance, ()",
+    }
     pools = False
     arguments: tuple[str, ...] = ("labels",)
 
@@ -63,6 +68,10 @@ class Head(nn.Module):
         if self.structure == "both" and given == [None, None] and inputs.get("input_ids") is not None:
             inputs["decoder_input_ids"] = spec.decoder_start(inputs["input_ids"])  # type: ignore[misc]
         return self.transformer(**inputs, return_dict=True)
+
+    def give(self, kind: type[Any], out: Any, loss: Any, **new: Any) -> Any:
+        """The task's output: its loss, its scores, and what it takes over from the backbone's output."""
+        return carry(kind, out, loss=None if loss is None else self.announce("loss", loss), **new)
 
     @property
     def structure(self) -> str:
@@ -107,7 +116,7 @@ class CausalLM(Head):
             **inputs: of the backbone.
         """
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.lm_head(_kept(out.last_hidden_state, logits_to_keep))
+        logits = self.announce("logits", self.lm_head(_kept(out.last_hidden_state, logits_to_keep)))
         loss = None
         if labels is not None:
             if shift_labels is None:
@@ -115,7 +124,7 @@ class CausalLM(Head):
             loss = cross_entropy(logits.float(), shift_labels, num_items_in_batch)
         crosses = self.transformer.spec.crosses
         kind = outputs.CausalLMOutputWithCrossAttentions if crosses else outputs.CausalLMOutputWithPast
-        return carry(kind, out, loss=loss, logits=logits)
+        return self.give(kind, out, loss=loss, logits=logits)
 
 
 class Seq2SeqLM(Head):
@@ -134,9 +143,9 @@ class Seq2SeqLM(Head):
         ):
             inputs["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.lm_head(out.last_hidden_state)
+        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return carry(outputs.Seq2SeqLMOutput, out, loss=loss, logits=logits)
+        return self.give(outputs.Seq2SeqLMOutput, out, loss=loss, logits=logits)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The decoder's inputs (B, U) for labels (B, U): shifted right, -100 as padding."""
@@ -154,9 +163,9 @@ class MaskedLM(Head):
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores for the token at each position, and with labels (B, T) the loss over those that are not -100."""
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.lm_head(out.last_hidden_state)
+        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return carry(outputs.MaskedLMOutput, out, loss=loss, logits=logits)
+        return self.give(outputs.MaskedLMOutput, out, loss=loss, logits=logits)
 
 
 class NextSentencePrediction(Head):
@@ -171,14 +180,18 @@ class NextSentencePrediction(Head):
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores (B, 2) for "follows" and "random", and with labels (B,) the loss."""
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.next_sentence(out.pooler_output)
+        logits = self.announce("logits", self.next_sentence(out.pooler_output))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return carry(outputs.NextSentencePredictorOutput, out, loss=loss, logits=logits)
+        return self.give(outputs.NextSentencePredictorOutput, out, loss=loss, logits=logits)
 
 
 class PreTraining(MaskedLM):
     """Both tasks that BERT was pretrained with."""
 
+    places: ClassVar[dict[str, str]] = {
+        **Head.places,
+        "next_sentence_logits": "whether the second text follows the first, (B, 2)",
+    }
     pools = True
     arguments = ("labels", "next_sentence_label")
 
@@ -189,11 +202,12 @@ class PreTraining(MaskedLM):
     def forward(self, labels: Tensor | None = None, next_sentence_label: Tensor | None = None, **inputs: Any) -> Any:
         """Scores of both tasks, and with labels (B, T) and next_sentence_label (B,) the sum of both losses."""
         out = self.transformer(**inputs, return_dict=True)
-        logits, follows = self.lm_head(out.last_hidden_state), self.next_sentence(out.pooler_output)
+        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
+        follows = self.announce("next_sentence_logits", self.next_sentence(out.pooler_output))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = cross_entropy(logits, labels) + cross_entropy(follows, next_sentence_label)
-        return carry(
+        return self.give(
             *(outputs.BertForPreTrainingOutput, out),
             loss=loss,
             prediction_logits=logits,
@@ -226,7 +240,7 @@ class SequenceClassification(Head):
             text = pick(
                 *(out.last_hidden_state, inputs.get("input_ids"), self.config.pad_token_id, self.config.eos_token_id)
             )
-        logits = self.classifier(text)
+        logits = self.announce("logits", self.classifier(text))
         loss = None if labels is None else self.loss(logits, labels.to(logits.device))
         kinds = {
             "encoder": outputs.SequenceClassifierOutput,
@@ -234,7 +248,7 @@ class SequenceClassification(Head):
             "both": outputs.Seq2SeqSequenceClassifierOutput,
         }
         kind = outputs.SequenceClassifierOutput if self.transformer.pooler is not None else kinds[self.structure]
-        return carry(kind, out, loss=loss, logits=logits)
+        return self.give(kind, out, loss=loss, logits=logits)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of scores (B, labels), by the kind of problem."""
@@ -273,14 +287,19 @@ class TokenClassification(Head):
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores (B, T, labels), and with labels (B, T) the loss over those that are not -100."""
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.tagger(out.last_hidden_state)
+        logits = self.announce("logits", self.tagger(out.last_hidden_state))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return carry(outputs.TokenClassifierOutput, out, loss=loss, logits=logits)
+        return self.give(outputs.TokenClassifierOutput, out, loss=loss, logits=logits)
 
 
 class QuestionAnswering(Head):
     """Where in a text an answer starts and ends."""
 
+    places: ClassVar[dict[str, str]] = {
+        "start_logits": "how well each token begins an answer, (B, T)",
+        "end_logits": "how well each token ends an answer, (B, T)",
+        "loss": Head.places["loss"],
+    }
     arguments = ("start_positions", "end_positions")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
@@ -294,6 +313,7 @@ class QuestionAnswering(Head):
         """
         out = self.read(**inputs)
         start, end = (scores.squeeze(-1).contiguous() for scores in self.span(out.last_hidden_state).split(1, dim=-1))
+        start, end = self.announce("start_logits", start), self.announce("end_logits", end)
         loss = None
         if start_positions is not None and end_positions is not None:
             length = start.shape[1]
@@ -301,7 +321,7 @@ class QuestionAnswering(Head):
             loss = sum(F.cross_entropy(s, p, ignore_index=length) for s, p in zip((start, end), places)) / 2
         seq2seq = self.structure == "both"
         kind = outputs.Seq2SeqQuestionAnsweringModelOutput if seq2seq else outputs.QuestionAnsweringModelOutput
-        return carry(kind, out, loss=loss, start_logits=start, end_logits=end)
+        return self.give(kind, out, loss=loss, start_logits=start, end_logits=end)
 
 
 def _flattened(inputs: dict[str, Any]) -> tuple[torch.Size, dict[str, Any]]:
@@ -330,14 +350,15 @@ class MultipleChoice(Head):
         if len(sizes) != 2:
             raise InputError("Choices need inputs of shape (batch, choices, tokens); stack the tokenized choices.")
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.classifier(out.pooler_output).view(sizes)
+        logits = self.announce("logits", self.classifier(out.pooler_output).view(sizes))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return carry(outputs.MultipleChoiceModelOutput, out, loss=loss, logits=logits)
+        return self.give(outputs.MultipleChoiceModelOutput, out, loss=loss, logits=logits)
 
 
 class DoubleHeads(CausalLM):
     """GPT-2's two heads: the next token, and which of several texts."""
 
+    places: ClassVar[dict[str, str]] = {**Head.places, "mc_logits": "how well each choice fits, (B, choices)"}
     arguments: tuple[str, ...] = ("mc_token_ids", "labels", "mc_labels")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
@@ -364,11 +385,11 @@ class DoubleHeads(CausalLM):
         sizes, inputs = _flattened(inputs)
         out = self.transformer(**inputs, return_dict=True)
         states = out.last_hidden_state.unflatten(0, sizes)
-        logits = self.lm_head(states)
-        scores = self.choice(states, mc_token_ids).squeeze(-1)
+        logits = self.announce("logits", self.lm_head(states))
+        scores = self.announce("mc_logits", self.choice(states, mc_token_ids).squeeze(-1))
         if out.get("hidden_states") is not None:
             out["hidden_states"] = (*out.hidden_states[:-1], states)  # as the peer gives them: only the last in sizes
-        return carry(
+        return self.give(
             *(outputs.GPT2DoubleHeadsModelOutput, out),
             loss=None if labels is None else cross_entropy(logits[..., :-1, :], labels[..., 1:]),
             mc_loss=None if mc_labels is None else cross_entropy(scores, mc_labels),

@@ -11,7 +11,8 @@ from .errors import ConfigError, InputError
 from .outputs import BaseModelOutput
 from .spec import Spec
 from .structure.embedding import Table
-from .structure.stack import Decoder, Encoder, Request
+from .structure.maps import Request
+from .structure.stack import Decoder, Encoder
 
 
 class Transformer(nn.Module):
@@ -78,7 +79,7 @@ class Transformer(nn.Module):
             encoder_attention_mask: (B, S).
             past_key_values: the cache of an earlier call.
             use_cache: whether the cache is wanted back.
-            output_attentions: True, or the layers whose weights are wanted.
+            output_attentions: True, or the layers whose weights are wanted, or from layers to their heads or `Maps`.
             output_hidden_states: True, or the numbers of the states that are wanted.
 
         Raises:

@@ -30,7 +30,7 @@ class TypesAreTokens(embedding.Embedding):
 
     def with_types(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """The vectors x, (B, T, D), plus those of token types, (B, T), where they are given."""
-        return x if token_type_ids is None else x + self.tokens(token_type_ids)
+        return x if token_type_ids is None else x + self.announce("types", self.tokens(token_type_ids))
 
 
 def spec(c: Any) -> Spec:

@@ -1,22 +1,25 @@
 """Attention: every position takes a weighted mean of values, weighted by how well its query fits their keys.
 
 `softmax(q kᵀ · scale + bias) v` (https://arxiv.org/abs/1706.03762), with fewer key and value heads than query heads
-where several queries share one (https://arxiv.org/abs/2305.13245). The output always comes from the fast kernel; the
-weights, which that kernel never forms, are computed beside it from the same queries and keys when they are asked for.
+where several queries share one (https://arxiv.org/abs/2305.13245). The output comes from the fast kernel; the weights,
+which that kernel never forms, are computed beside it from the same queries and keys when they are asked for (maps.py).
 """
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cache import KVLayer
 from ..errors import ConfigError
+from .maps import Maps, attention_maps, selected
+from .places import Announcing, Listener
 from .positions import Rotation, rotate
 
 
-class Attention(nn.Module):
+class Attention(Announcing):
     """Attention of a sequence over itself.
 
     Args:
@@ -32,10 +35,21 @@ class Attention(nn.Module):
         ConfigError: if heads do not divide what they share.
 
     Example:
-        >>> output, weights = Attention(64, heads=4)(torch.randn(2, 5, 64), weights=True)
+        >>> output, weights = Attention(64, heads=4)(torch.randn(2, 5, 64), maps=Maps())
         >>> output.shape, weights.shape
         (torch.Size([2, 5, 64]), torch.Size([2, 4, 5, 5]))
     """
+
+    places: ClassVar[dict[str, str]] = {
+        "input": "what is projected to queries, keys and values, (B, T, D)",
+        "queries": "what each token looks for, a head, after rotation, (B, H, T, head_dim)",
+        "keys": "what each token is found by, after rotation; of the new tokens, (B, kv_heads, T, head_dim)",
+        "values": "what each token gives when it is looked at; of the new tokens, (B, kv_heads, T, head_dim)",
+        "scores": "how well queries fit keys, scaled and with the mask added, (B, H, T, S)",
+        "weights": "the share of its attention that each query gives each key, (B, H, T, S)",
+        "mixed": "the weighted mean of the values, a head, (B, H, T, head_dim)",
+        "output": "the heads projected back to the width of the states, (B, T, D)",
+    }
 
     def __init__(
         self,
@@ -68,7 +82,7 @@ class Attention(nn.Module):
         causal: bool = False,
         rotation: Rotation | None = None,
         cache: KVLayer | None = None,
-        weights: bool = False,
+        maps: Maps | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One step of attention.
 
@@ -78,55 +92,63 @@ class Attention(nn.Module):
             causal: whether queries may not look to their right; only without bias and cache.
             rotation: cosines and sines for the positions of x, or None.
             cache: this layer's keys and values so far, to which those of x are added; or None.
-            weights: whether the weights are wanted.
+            maps: which weights are wanted, or None.
 
         Returns:
             The output (B, T, D), and the weights (B, H, T, S) or None.
         """
+        x = self.announce("input", x)
         query = self._split(self.q_proj(x), self.heads)
         key = self._split(self.k_proj(x), self.kv_heads)
         value = self._split(self.v_proj(x), self.kv_heads)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key, value = self.announce("queries", query), self.announce("keys", key), self.announce("values", value)
         if cache is not None:
             key, value = cache.append(key, value)
-        return self._attend(query, key, value, bias, causal, weights)
+        return self._attend(query, key, value, bias, causal, maps)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """(B, T, heads · head_dim) to (B, heads, T, head_dim)."""
         return x.view(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, weights: bool
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, maps: Maps | None
     ) -> tuple[Tensor, Tensor | None]:
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=bias,
-            dropout_p=dropout,
-            is_causal=causal,
-            scale=self.scale,
-            enable_gqa=self.kv_heads != self.heads,
-        )  # (B, H, T, head_dim)
-        output = self.o_proj(mixed.transpose(1, 2).flatten(2))
-        return output, self.weights(query, key, bias, causal) if weights else None
+        changed = None if self.listener is None else self._shown(self.listener, query, key, bias, causal)
+        if changed is None:
+            mixed = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=bias,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=causal,
+                scale=self.scale,
+                enable_gqa=self.kv_heads != self.heads,
+            )  # (B, H, T, head_dim)
+        else:
+            weights = F.dropout(changed, self.dropout, self.training)
+            mixed = weights @ value.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        mixed = self.announce("mixed", mixed)
+        output = self.announce("output", self.o_proj(mixed.transpose(1, 2).flatten(2)))
+        if maps is None:
+            return output, None
+        if changed is not None:
+            return output, selected(changed, maps)
+        return output, attention_maps(query, key, bias, causal, self.scale, maps)
 
-    def weights(self, query: Tensor, key: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
-        """The weights (B, H, T, S) of query (B, H, T, head_dim) over key (B, kv_heads, S, head_dim).
-
-        A query that may look at nothing has equal weights here, so that no row is NaN, and an output of zero.
-        """
-        key = key.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        scores = (query @ key.transpose(-1, -2) * self.scale).float()
-        lowest = torch.finfo(scores.dtype).min
-        if causal:
-            right = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(right, lowest)
-        if bias is not None:
-            scores = scores + bias.float().clamp(min=lowest)
-        return scores.softmax(-1).to(query.dtype)
+    def _shown(
+        self, listener: Listener, query: Tensor, key: Tensor, bias: Tensor | None, causal: bool
+    ) -> Tensor | None:
+        """Announce what the fast kernel never forms; the weights (B, H, T, S) where they may come back changed."""
+        if listener.changes("scores") or listener.changes("weights"):
+            scores = self.announce("scores", attention_maps(query, key, bias, causal, self.scale, softmax=False))
+            return self.announce("weights", scores.softmax(-1).to(query.dtype))
+        for place in ("scores", "weights"):
+            if (maps := listener.wants(place)) is not None:
+                self.announce(place, attention_maps(query, key, bias, causal, self.scale, maps, place == "weights"))
+        return None
 
 
 class CrossAttention(Attention):
@@ -138,7 +160,7 @@ class CrossAttention(Attention):
         memory: Tensor,
         bias: Tensor | None = None,
         cache: KVLayer | None = None,
-        weights: bool = False,
+        maps: Maps | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One step of cross-attention.
 
@@ -147,16 +169,19 @@ class CrossAttention(Attention):
             memory: the encoder's output, (B, S, D).
             bias: added to the scores, (B or 1, 1, T, S); or None.
             cache: keys and values of `memory`: read if it holds them, filled if it is empty; or None.
-            weights: whether the weights are wanted.
+            maps: which weights are wanted, or None.
 
         Returns:
             The output (B, T, D), and the weights (B, H, T, S) or None.
         """
-        query = self._split(self.q_proj(x), self.heads)
+        x = self.announce("input", x)
+        query = self.announce("queries", self._split(self.q_proj(x), self.heads))
         key, value = (cache.keys, cache.values) if cache is not None else (None, None)
         if key is None or value is None:
             key = self._split(self.k_proj(memory), self.kv_heads)
             value = self._split(self.v_proj(memory), self.kv_heads)
             if cache is not None:
                 key, value = cache.append(key, value)
-        return self._attend(query, key, value, bias, False, weights)
+        # Announced at every step, as each step's queries meet them anew.
+        key, value = self.announce("keys", key), self.announce("values", value)
+        return self._attend(query, key, value, bias, False, maps)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from .. import spec
 from ..errors import InputError, RangeError
+from .places import Announcing
 
 
 class Table(nn.Embedding):
@@ -33,7 +36,7 @@ class Table(nn.Embedding):
             ) from None
 
 
-class Embedding(nn.Module):
+class Embedding(Announcing):
     """`dropout(norm(scale · tokens + types + positions))`.
 
     Args:
@@ -45,6 +48,13 @@ class Embedding(nn.Module):
         >>> Embedding(nn.Embedding(100, 8), plan)(torch.tensor([[1, 2, 3]])).shape
         torch.Size([1, 3, 8])
     """
+
+    places: ClassVar[dict[str, str]] = {
+        "tokens": "the vector of each token, scaled, (B, T, D)",
+        "types": "the vector of each token's type, (B, T, D) or (D,) for one type",
+        "positions": "the vector of each position, (B or 1, T, D)",
+        "output": "their sum, normed, (B, T, D)",
+    }
 
     def __init__(self, tokens: nn.Embedding, plan: spec.Embedding) -> None:
         super().__init__()
@@ -72,17 +82,17 @@ class Embedding(nn.Module):
             position_ids: (B or 1, T).
         """
         x: Tensor = self.tokens(input_ids) * self.scale if inputs_embeds is None else inputs_embeds
-        x = self.with_types(x, token_type_ids)
+        x = self.with_types(self.announce("tokens", x), token_type_ids)
         if self.positions is not None and position_ids is not None:
-            x = x + self.positions(position_ids)
-        embedded: Tensor = self.dropout(self.norm(x))
-        return embedded
+            x = x + self.announce("positions", self.positions(position_ids))
+        return self.announce("output", self.dropout(self.norm(x)))
 
     def with_types(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """The vectors x, (B, T, D), plus those of token types, (B, T), where the model has any."""
         if self.types is None:
             return x
-        return x + (self.types.weight[0] if token_type_ids is None else self.types(token_type_ids))
+        types = self.types.weight[0] if token_type_ids is None else self.types(token_type_ids)
+        return x + self.announce("types", types)
 
 
 def shift_right(ids: Tensor, start: int | None, pad: int | None) -> Tensor:

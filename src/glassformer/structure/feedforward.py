@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from .activations import activation as activation_named
+from .places import Announcing
 
 
-class FeedForward(nn.Module):
+class FeedForward(Announcing):
     """`down(act(up(x)))`.
 
     Args:
@@ -22,6 +25,12 @@ class FeedForward(nn.Module):
         torch.Size([2, 5, 8])
     """
 
+    places: ClassVar[dict[str, str]] = {
+        "input": "what each token brings, (B, T, D)",
+        "inner": "the wider layer, after the activation and the gate, (B, T, inner)",
+        "output": "what each token takes away, (B, T, D)",
+    }
+
     def __init__(self, dim: int, inner: int, activation: str, bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
         self.up_proj = nn.Linear(dim, inner, bias=bias)
@@ -31,12 +40,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        return self._down(self.activation(self.up_proj(x)))
-
-    def _down(self, inner: Tensor) -> Tensor:
+        inner = self.announce("inner", self.wide(self.announce("input", x)))
         # The way down may be kept in fp32 in a model of fp16 (see Spec.keep_fp32).
         output: Tensor = self.down_proj(self.dropout(inner).to(self.down_proj.weight.dtype))
-        return output
+        return self.announce("output", output)
+
+    def wide(self, x: Tensor) -> Tensor:
+        """The wider layer, (B, T, inner), of x, (B, T, D)."""
+        inner: Tensor = self.activation(self.up_proj(x))
+        return inner
 
 
 class GatedFeedForward(FeedForward):
@@ -46,6 +58,7 @@ class GatedFeedForward(FeedForward):
         super().__init__(dim, inner, activation, bias, dropout)
         self.gate_proj = nn.Linear(dim, inner, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        return self._down(self.activation(self.gate_proj(x)) * self.up_proj(x))
+    def wide(self, x: Tensor) -> Tensor:
+        """The wider layer, (B, T, inner), of x, (B, T, D)."""
+        inner: Tensor = self.activation(self.gate_proj(x)) * self.up_proj(x)
+        return inner

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
 from .. import spec
 from ..cache import KVLayer
+from .maps import Maps
+from .places import Announcing
 
 if TYPE_CHECKING:
     from .positions import Rotation
@@ -34,7 +36,7 @@ class Residual(nn.Module):
         return y
 
 
-class Layer(nn.Module):
+class Layer(Announcing):
     """One layer of a stack.
 
     Args:
@@ -46,6 +48,13 @@ class Layer(nn.Module):
        └─────────────────────────────┘                                └───────────────────────────────┘
     ```
     """
+
+    places: ClassVar[dict[str, str]] = {
+        "input": "the states that the layer reads, (B, T, D)",
+        "after_attention": "the states after the attention's residual step, (B, T, D)",
+        "after_cross_attention": "the states after the cross-attention's residual step, (B, T, D)",
+        "output": "the states that the layer gives, (B, T, D)",
+    }
 
     def __init__(self, dim: int, plan: spec.Layer) -> None:
         super().__init__()
@@ -66,7 +75,7 @@ class Layer(nn.Module):
         memory_bias: Tensor | None = None,
         cache: KVLayer | None = None,
         memory_cache: KVLayer | None = None,
-        weights: bool = False,
+        maps: Maps | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """One layer's step.
 
@@ -79,18 +88,20 @@ class Layer(nn.Module):
             memory_bias: of the cross-attention's scores.
             cache: keys and values of the attention.
             memory_cache: keys and values of the cross-attention.
-            weights: whether the weights are wanted.
+            maps: which weights are wanted, or None.
 
         Returns:
             The states (B, T, D), and the weights of attention and cross-attention, or None.
         """
+        x = self.announce("input", x)
         residual = self.attention_residual
-        added, attended = self.attention(residual.before(x), bias, causal, rotation, cache, weights)
-        x = residual(x, added)
+        added, attended = self.attention(residual.before(x), bias, causal, rotation, cache, maps)
+        x = self.announce("after_attention", residual(x, added))
         looked = None
         if memory is not None and self.cross_attention is not None and self.cross_attention_residual is not None:
             residual = self.cross_attention_residual
-            added, looked = self.cross_attention(residual.before(x), memory, memory_bias, memory_cache, weights)
-            x = residual(x, added)
+            added, looked = self.cross_attention(residual.before(x), memory, memory_bias, memory_cache, maps)
+            x = self.announce("after_cross_attention", residual(x, added))
         residual = self.feedforward_residual
-        return residual(x, self.feedforward(residual.before(x))), attended, looked
+        x = residual(x, self.feedforward(residual.before(x)))
+        return self.announce("output", x), attended, looked

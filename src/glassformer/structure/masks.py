@@ -56,6 +56,14 @@ def attention_bias(
     return _bias(allowed.expand(-1, -1, queries, keys), dtype), False
 
 
+def visible(queries: int, keys: int, causal: bool, like: Tensor) -> Tensor:
+    """The bias that kernels leave out, (1, 1, queries, keys): all may look at all, or only not to the right."""
+    bias = torch.zeros(1, 1, queries, keys, dtype=like.dtype, device=like.device)
+    if causal:
+        bias.masked_fill_(torch.ones_like(bias, dtype=torch.bool).triu(keys - queries + 1), float("-inf"))
+    return bias
+
+
 def packed_segments(position_ids: Tensor) -> Tensor | None:
     """Which text each token belongs to, (B, T), where positions (B, T) start anew within a row; None where none do."""
     starts = position_ids[:, 1:] - position_ids[:, :-1] != 1

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from .embedding import Table
+from .places import Announcing
 
 
 class Learned(nn.Module):
@@ -54,7 +55,7 @@ class Learned(nn.Module):
 Rotation = tuple[Tensor, Tensor]
 
 
-class Positions(nn.Module):
+class Positions(Announcing):
     """Positions of a stack that meet the model inside its layers; these do not, kinds that do override one method."""
 
     def rotation(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation | None:
@@ -81,6 +82,8 @@ class RelativeBuckets(Positions):
         >>> RelativeBuckets(heads=4)(queries=3, keys=3, start=0).shape
         torch.Size([1, 4, 3, 3])
     """
+
+    places: ClassVar[dict[str, str]] = {"bias": "what is added to the scores for each distance, a head, (1, H, T, S)"}
 
     def __init__(self, heads: int, buckets: int = 32, max_distance: int = 128, both_ways: bool = True) -> None:
         super().__init__()
@@ -113,7 +116,7 @@ class RelativeBuckets(Positions):
 
     def bias(self, bias: Tensor | None, causal: bool, queries: int, keys: int) -> tuple[Tensor | None, bool]:
         """The bias of the scores with that of the distances, and causality, in it."""
-        relative = self(queries, keys, keys - queries)
+        relative = self.announce("bias", self(queries, keys, keys - queries))
         lowest = torch.finfo(relative.dtype).min
         if causal:
             right = torch.ones(queries, keys, dtype=torch.bool, device=relative.device).triu(1)
@@ -140,6 +143,11 @@ class Rotary(Positions):
         >>> cos.shape
         torch.Size([1, 5, 8])
     """
+
+    places: ClassVar[dict[str, str]] = {
+        "cos": "the cosine of each pair's angle at each position, (B or 1, T, rotary dim)",
+        "sin": "the sine of each pair's angle at each position, (B or 1, T, rotary dim)",
+    }
 
     def __init__(self, head_dim: int, max_positions: int, parameters: Mapping[str, Any]) -> None:
         super().__init__()
@@ -173,7 +181,8 @@ class Rotary(Positions):
             frequencies, factor = self._frequencies(int(position_ids.max()) + 1)
         angles = position_ids[..., None].float() * frequencies.to(position_ids.device)
         angles = torch.cat([angles, angles], dim=-1)
-        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        cos, sin = (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        return self.announce("cos", cos), self.announce("sin", sin)
 
     def rotation(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
         """Cosines and sines for position_ids."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from .activations import activation as activation_named
+from .places import Announcing
 
 
-class Pooler(nn.Module):
+class Pooler(Announcing):
     """`tanh(dense(x[0]))`, the first token's state as the state of the text.
 
     Args:
         dim: D.
     """
+
+    places: ClassVar[dict[str, str]] = {"output": "the vector of the text, (B, D)"}
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -25,7 +29,7 @@ class Pooler(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, D) to (B, D)."""
         pooled: Tensor = torch.tanh(self.dense(states[:, 0]))
-        return pooled
+        return self.announce("output", pooled)
 
 
 class Linear(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,15 @@ from ..cache import EncoderDecoderCache, KVCache, as_cache
 from ..errors import InputError
 from ..outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, ModelOutput
 from .layer import Layer
-from .masks import attention_bias, packed_segments
+from .maps import Request, requested, requested_maps
+from .masks import attention_bias, packed_segments, visible
+from .places import Announcing
 from .positions import Positions
 
-Request = bool | int | Iterable[int] | None
 Shaped = TypeVar("Shaped", bound=ModelOutput)
 
 
-def requested(request: Request, count: int) -> set[int]:
-    """The indices below `count` that `output_attentions` or `output_hidden_states` asks for.
-
-    Args:
-        request: True for all, False or None for none, or the indices wanted (from the end if negative).
-        count: how many there are.
-
-    Returns:
-        The indices from the start; those out of range select nothing, as an encoder and a decoder differ in depth.
-    """
-    if request is None or isinstance(request, bool):
-        return set(range(count)) if request else set()
-    indices = [request] if isinstance(request, int) else list(request)
-    return {index % count for index in indices if -count <= index < count}
-
-
-class Stack(nn.Module):
+class Stack(Announcing):
     """What encoders and decoders share.
 
     Args:
@@ -46,6 +31,13 @@ class Stack(nn.Module):
     Attributes:
         checkpoint: recomputes a layer in the backward pass instead of keeping what it computed; None to keep all.
     """
+
+    places: ClassVar[dict[str, str]] = {
+        "input_ids": "the tokens, (B, T)",
+        "mask": "what is added to the scores: 0 where a query may look, minus infinity where not, (B or 1, 1, T, S)",
+        "memory_mask": "the same for the encoder's states, (B or 1, 1, T, S)",
+        "output": "the last states, after the final norm, (B, T, D)",
+    }
 
     def __init__(self, tokens: nn.Embedding, plan: spec.Stack) -> None:
         super().__init__()
@@ -74,11 +66,23 @@ class Stack(nn.Module):
         if input_ids is not None and input_ids.dim() != 2:
             raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; give (batch, tokens).")
         length = given.shape[1]
+        if input_ids is not None:
+            input_ids = self.announce("input_ids", input_ids)
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=given.device)[None]
             if self.embedding.positions is not None:
                 self.embedding.positions.check(past + length)
         return self.embedding(input_ids, inputs_embeds, token_type_ids, position_ids), position_ids
+
+    def _mask(
+        self, place: str, bias: Tensor | None, causal: bool, queries: int, keys: int, x: Tensor
+    ) -> tuple[Tensor | None, bool]:
+        """Announce a mask, also where kernels need none to be made."""
+        if self.listener is None or self.listener.wants(place) is None:
+            return bias, causal
+        shown = visible(queries, keys, causal, x) if bias is None else bias
+        heard = self.announce(place, shown)
+        return (bias, causal) if heard is shown else (heard, False)
 
     def _run(
         self,
@@ -93,7 +97,7 @@ class Stack(nn.Module):
         output_hidden_states: Request = False,
     ) -> dict[str, Any]:
         """The loop over the layers, from embedded tokens to the last states and what was asked for."""
-        maps = requested(output_attentions, len(self.layers))
+        maps = requested_maps(output_attentions, len(self.layers))
         kept = requested(output_hidden_states, len(self.layers) + 1)
         attentions: list[Tensor | None] = []
         cross_attentions: list[Tensor | None] = []
@@ -109,7 +113,7 @@ class Stack(nn.Module):
                 *(x, memory, bias, causal, rotation, memory_bias),
                 own.layer(index) if own is not None else None,
                 cross.layer(index) if cross is not None else None,
-                index in maps,
+                maps.get(index),
             )
             if self.checkpoint is not None and self.training:
                 x, attended, looked = self.checkpoint(layer, *arguments)
@@ -117,7 +121,7 @@ class Stack(nn.Module):
                 x, attended, looked = layer(*arguments)
             attentions.append(attended)
             cross_attentions.append(looked)
-        x = self.dropout(self.final_norm(x))
+        x = self.announce("output", self.dropout(self.final_norm(x)))
         states.append(x if len(self.layers) in kept else None)
         asked = output_attentions is not None and output_attentions is not False
         return {
@@ -154,7 +158,7 @@ class Encoder(Stack):
             attention_mask: (B, T), 1 for real tokens; or (B, 1, T, T).
             token_type_ids: (B, T).
             position_ids: (B or 1, T); counted from zero if not given.
-            output_attentions: True, or the layers whose weights are wanted.
+            output_attentions: True, or the layers whose weights are wanted, or from layers to their heads or `Maps`.
             output_hidden_states: True, or the numbers of the states that are wanted.
             return_dict: whether the result has names or is a tuple.
 
@@ -164,6 +168,7 @@ class Encoder(Stack):
         x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0)
         length = x.shape[1]
         bias, _ = attention_bias(attention_mask, length, length, False, x.dtype)
+        bias, _ = self._mask("mask", bias, False, length, length, x)
         bias, _ = self.positions.bias(bias, False, length, length)
         run = self._run(
             x, position_ids, bias, False, output_attentions=output_attentions, output_hidden_states=output_hidden_states
@@ -202,7 +207,7 @@ class Decoder(Stack):
             encoder_attention_mask: (B, S).
             past_key_values: the cache of the tokens before.
             use_cache: whether a cache is wanted back.
-            output_attentions: True, or the layers whose weights are wanted.
+            output_attentions: True, or the layers whose weights are wanted, or from layers to their heads or `Maps`.
             output_hidden_states: True, or the numbers of the states that are wanted.
             return_dict: whether the result has names or is a tuple.
 
@@ -226,10 +231,13 @@ class Decoder(Stack):
         x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, past)
         length = x.shape[1]
         bias, causal = attention_bias(attention_mask, length, past + length, True, x.dtype, segments)
+        bias, causal = self._mask("mask", bias, causal, length, past + length, x)
         bias, causal = self.positions.bias(bias, causal, length, past + length)
         memory_bias = None
         if memory is not None:
-            memory_bias, _ = attention_bias(encoder_attention_mask, length, memory.shape[1], False, x.dtype)
+            looked = memory.shape[1]
+            memory_bias, _ = attention_bias(encoder_attention_mask, length, looked, False, x.dtype)
+            memory_bias, _ = self._mask("memory_mask", memory_bias, False, length, looked, x)
         run = self._run(
             *(x, position_ids, bias, causal, memory, memory_bias, cache, output_attentions, output_hidden_states)
         )
