@@ -42,3 +42,7 @@ class TokenizerError(GlassformerError, ValueError):
 
 class GenerationError(GlassformerError, ValueError):
     """Generation settings are unknown, contradictory or not possible for this model."""
+
+
+class MissingExtraError(GlassformerError, ImportError):
+    """A call needs a library that comes with an extra of this package, which is not installed."""

@@ -65,7 +65,7 @@ class Head(Announcing):
         """The backbone's output; a decoder beside an encoder reads what the encoder reads, if nothing else is given."""
         spec = self.transformer.spec
         given = [inputs.get(name) for name in ("decoder_input_ids", "decoder_inputs_embeds")]
-        if self.structure == "both" and given == [None, None] and inputs.get("input_ids") is not None:
+        if self.backbone == "both" and given == [None, None] and inputs.get("input_ids") is not None:
             inputs["decoder_input_ids"] = spec.decoder_start(inputs["input_ids"])  # type: ignore[misc]
         return self.transformer(**inputs, return_dict=True)
 
@@ -74,7 +74,7 @@ class Head(Announcing):
         return carry(kind, out, loss=None if loss is None else self.announce("loss", loss), **new)
 
     @property
-    def structure(self) -> str:
+    def backbone(self) -> str:
         """Which of the three structures the backbone is, for the choice of an output class."""
         if self.transformer.encoder is None:
             return "decoder"
@@ -247,7 +247,7 @@ class SequenceClassification(Head):
             "decoder": outputs.SequenceClassifierOutputWithPast,
             "both": outputs.Seq2SeqSequenceClassifierOutput,
         }
-        kind = outputs.SequenceClassifierOutput if self.transformer.pooler is not None else kinds[self.structure]
+        kind = outputs.SequenceClassifierOutput if self.transformer.pooler is not None else kinds[self.backbone]
         return self.give(kind, out, loss=loss, logits=logits)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -319,7 +319,7 @@ class QuestionAnswering(Head):
             length = start.shape[1]
             places = [p.reshape(p.shape[0]).clamp(0, length).to(start.device) for p in (start_positions, end_positions)]
             loss = sum(F.cross_entropy(s, p, ignore_index=length) for s, p in zip((start, end), places)) / 2
-        seq2seq = self.structure == "both"
+        seq2seq = self.backbone == "both"
         kind = outputs.Seq2SeqQuestionAnsweringModelOutput if seq2seq else outputs.QuestionAnsweringModelOutput
         return self.give(kind, out, loss=loss, start_logits=start, end_logits=end)
 

@@ -33,6 +33,7 @@ from .checkpoints.save import save_weights
 from .checkpoints.weights import Weights, open_weights
 from .config import CONFIG_NAME, Config, Reader, read_config
 from .errors import ConfigError, InputError, WrongClassError
+from .glassbox.mixin import GlassBox
 from .families.family import Family, ModelClass
 from .fresh import initialise, resized
 from .heads import TASKS
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(GlassBox, nn.Module):
     """A model with its configuration, files and calls; the base of all classes of the peer's names.
 
     Attributes:

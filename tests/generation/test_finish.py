@@ -115,6 +115,18 @@ def test_stitched(name: str, call: dict[str, Any]) -> None:
             torch.testing.assert_close(layer, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_stitched_layers_of_one_text() -> None:
+    """Of one row all layers asked for are one tensor; a layer not asked for has none, and heads can be picked."""
+    model, (ids, mask) = ours(DECODERS[1]), ragged()
+    call = {"attention_mask": mask, "max_new_tokens": 5, "eos_token_id": None, "return_dict_in_generate": True}
+    out = model.generate(ids, output_attentions=True, **call)
+    layers = out.stitched("attentions")
+    assert torch.equal(out.stitched("attentions", row=1), torch.stack([layer[1] for layer in layers]))
+    some = model.generate(ids, output_attentions={1: [3, 0]}, **call)
+    assert some.stitched("attentions")[0] is None
+    assert torch.equal(some.stitched("attentions", row=1), layers[1][1, [3, 0]][None])
+
+
 def test_nothing_to_stitch() -> None:
     """What was not asked for, or has no steps, is an error that says how to get it."""
     model, call = ours(ENCODER_DECODERS[0]), {"max_new_tokens": 2, "return_dict_in_generate": True}

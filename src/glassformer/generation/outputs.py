@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from glassformer.generation.stitching import stitch
 from glassformer.outputs import ModelOutput
@@ -27,7 +27,11 @@ class GenerateOutput(ModelOutput):
     def __reduce__(self) -> Any:
         return (*super().__reduce__(), {"finish_reason": self.finish_reason})
 
-    def stitched(self, name: str) -> list[Tensor]:
+    @overload
+    def stitched(self, name: str) -> list[Tensor | None]: ...
+    @overload
+    def stitched(self, name: str, row: int) -> Tensor: ...
+    def stitched(self, name: str, row: int | None = None) -> list[Tensor | None] | Tensor:
         """Attentions or hidden states of the whole text, in the place of a piece a step.
 
         A token that nothing was read after, as the last one, has no place in them. With beams the rows are those of
@@ -36,19 +40,21 @@ class GenerateOutput(ModelOutput):
         Args:
             name: a key of this output: "attentions", "decoder_attentions", "cross_attentions", "hidden_states" or
                 "decoder_hidden_states".
+            row: a text of the batch, to have all its layers as one tensor.
 
         Returns:
             A tensor a layer, with T the tokens read: attentions (B, H, T, keys), 0 for keys that came later;
-            cross-attentions (B, H, T, S); hidden states (B, T, D).
+            cross-attentions (B, H, T, S); hidden states (B, T, D); None for a layer that was not asked for. With a row
+            one tensor of the layers asked for: (layers, H, T, keys), (layers, H, T, S) or (layers, T, D).
 
         Raises:
             GenerationError: the output has no such steps.
 
         Example:
             >>> out = model.generate(ids, return_dict_in_generate=True, output_attentions=True)
-            >>> [layer.shape for layer in out.stitched("attentions")]
+            >>> out.stitched("attentions", row=0).shape  # layers, heads, queries, keys
         """
-        return stitch(self, name)
+        return stitch(self, name, row)
 
 
 @dataclass

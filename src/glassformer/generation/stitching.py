@@ -14,7 +14,7 @@ from glassformer.errors import GenerationError
 _NAMES = ("attentions", "decoder_attentions", "cross_attentions", "hidden_states", "decoder_hidden_states")
 
 
-def stitch(output: Mapping[str, Any], name: str) -> list[Tensor]:
+def stitch(output: Mapping[str, Any], name: str, row: int | None = None) -> list[Tensor | None] | Tensor:
     """As `GenerateOutput.stitched`, of an output of `generate`."""
     if name not in _NAMES or name not in output:
         there = [known for known in _NAMES if known in output]
@@ -26,10 +26,13 @@ def stitch(output: Mapping[str, Any], name: str) -> list[Tensor]:
         )
     steps = output[name]
     rows = output.get("beam_indices")
-    return [_layer([step[index] for step in steps], rows, name) for index in range(len(steps[0]))]
+    layers = [_layer([step[index] for step in steps], rows, name) for index in range(len(steps[0]))]
+    return layers if row is None else torch.stack([layer[row] for layer in layers if layer is not None])
 
 
-def _layer(steps: list[Tensor], rows: Tensor | None, name: str) -> Tensor:
+def _layer(steps: list[Tensor], rows: Tensor | None, name: str) -> Tensor | None:
+    if steps[0] is None:
+        return None  # a layer that was not asked for
     queries = 1 if name.endswith("hidden_states") else 2  # the dimension of what was read
     # What was read before is read again in every step without a cache: only the newest is new.
     pieces = [steps[0], *(step.narrow(queries, step.shape[queries] - 1, 1) for step in steps[1:])]
