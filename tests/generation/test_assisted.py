@@ -1,6 +1,7 @@
 """Assisted decoding gives what decoding without assistance gives: token for token, or in distribution."""
 
 import copy
+import tempfile
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ def helps(name: str) -> dict[str, dict[str, Any]]:
         "lookup of one": {"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": 1},
         "itself": {"assistant_model": ours(name), "num_assistant_tokens": 3, "assistant_confidence_threshold": 0.0},
         "nudged": {"assistant_model": nudged(name), "num_assistant_tokens": 5},
+        "first layer": {"assistant_early_exit": 1, "assistant_confidence_threshold": 0.0},
         "sure": {"assistant_model": nudged(name), "assistant_confidence_threshold": 0.0},
     }
 
@@ -152,6 +154,65 @@ def test_speculative_sampling_is_exact() -> None:
         torch.testing.assert_close(total, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [DECODERS[1], ENCODER_DECODERS[0]])
+def test_a_share_for_the_guess(name: str) -> None:
+    """With assistant_ensemble_weight the greedy tokens are the peer's; a share near one leaves the model's own."""
+    ids = ragged()[0][:1]
+    call = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    other = nudged(name, 0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        other.save_pretrained(folder)
+        their_other = type(peer(name)).from_pretrained(folder, attn_implementation="eager")
+    for config in (other.generation_config, their_other.generation_config):
+        config.num_assistant_tokens, config.num_assistant_tokens_schedule = 4, "constant"
+        config.assistant_confidence_threshold = 0.0
+    plain = ours(name).generate(ids, **call)
+    changed = 0
+    for share in (0.1, 0.5, 0.999):
+        mixed = ours(name).generate(ids, assistant_model=other, assistant_ensemble_weight=share, **call)
+        theirs = peer(name).generate(ids, assistant_model=their_other, assistant_ensemble_weight=share, **call)
+        assert torch.equal(mixed, theirs)
+        changed += not torch.equal(mixed, plain)
+    assert torch.equal(mixed, plain)
+    assert changed
+
+
+def test_a_share_for_the_guess_in_sampling() -> None:
+    """P(token) = share · what the model wants + (1 - share) · what the guess was drawn by, summed over all guesses."""
+    generator = torch.Generator().manual_seed(2)
+    share = 0.4
+    wanted, given = torch.rand(2, 6, generator=generator) ** 2
+    wanted, given = wanted / wanted.sum(), given / given.sum()
+    total = torch.zeros(6)
+    for guess in range(6):
+        kept = min(1.0, 1 - share + share * float(wanted[guess] / given[guess]))
+        left: list[torch.Tensor] = []
+
+        def draw(weights: torch.Tensor, left: list[torch.Tensor] = left) -> torch.Tensor:
+            left.append(weights[0] / weights[0].sum())
+            return torch.zeros(len(weights), dtype=torch.long)
+
+        for number in (kept - 1e-4, kept + 1e-4)[: 1 if kept == 1 else 2]:
+            accept = speculative(draw, lambda rows, number=number: torch.full((rows,), number), share)
+            _, right = accept(wanted[None], given[None], torch.tensor([guess]))
+            assert bool(right) == (number < kept)
+        total[guess] += given[guess] * kept
+        if left:
+            total += given[guess] * (1 - kept) * left[-1]
+    torch.testing.assert_close(total, share * wanted + (1 - share) * given, rtol=1e-4, atol=1e-5)
+
+
+def test_an_early_exit_leaves_the_model_alone() -> None:
+    """The first layers guess on the model's own weights, and the model keeps all its layers and settings."""
+    model = ours(DECODERS[1])
+    before = (len(model.base_model.decoder.layers), model.generation_config.to_dict(), sorted(model.state_dict()))
+    model.generate(ragged()[0], max_new_tokens=6, assistant_early_exit=1)
+    assert before == (
+        *(len(model.base_model.decoder.layers), model.generation_config.to_dict()),
+        sorted(model.state_dict()),
+    )
+
+
 def test_sampled_texts_are_distributed_as_without_help() -> None:
     """Of three drawn tokens, each of the texts comes as often with guesses as the model's probabilities say."""
     name, draws = DECODERS[2], 3000
@@ -246,7 +307,10 @@ REFUSED = {
     "schedule": ({"assistant_model": "self", "num_assistant_tokens_schedule": "never"}, "never"),
     "other kind": ({"assistant_model": "bart"}, "encoder-decoder"),
     "other tokens": ({"assistant_model": "larger"}, str(VOCABULARY + 1)),
-    "early exit": ({"assistant_early_exit": 1}, "assistant_early_exit"),
+    "early exit": ({"assistant_early_exit": 2}, "has 2 layers"),
+    "two who guess": ({"assistant_early_exit": 1, "assistant_model": "self"}, "both say"),
+    "weight of a lookup": ({"assistant_ensemble_weight": 0.5, "prompt_lookup_num_tokens": 2}, "lookup has no weights"),
+    "weight of a batch": ({"assistant_ensemble_weight": 0.5, "assistant_model": "self"}, "pass one row"),
 }
 
 

@@ -413,12 +413,36 @@ def test_no_noise(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 50])
+def test_a_prompt_read_in_pieces(name: str, size: int) -> None:
+    """The same tokens and scores as from a prompt read at once, in ragged batches, and no piece is longer than asked."""
+    ids, mask = ragged()
+    given: dict[str, Any] = {"inputs": ids, "attention_mask": mask}
+    if name in ENCODER_DECODERS:
+        given["decoder_input_ids"] = ids.clamp(min=3)
+    call = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    whole = ours(name).generate(**given, **call)
+    read = []
+    layer = ours(name).base_model.decoder.layers[0]
+    handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[1]))
+    try:
+        pieces = ours(name).generate(**given, prefill_chunk_size=size, **call)
+    finally:
+        handle.remove()
+    assert max(read) <= size
+    assert torch.equal(pieces.sequences, whole.sequences)
+    for one, other in zip(pieces.scores, whole.scores):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 REFUSED = {
     "colour": ({"colour": 3}, "colour"),
     "typing mistake": ({"max_new_token": 3}, "max_new_token,"),
     "assistant": ({"assistant_model": object()}, "assistant_model"),
     "paged cache": ({"cache_implementation": "paged"}, "cache_implementation"),
-    "chunks": ({"prefill_chunk_size": 4}, "prefill_chunk_size"),
+    "chunks of nothing": ({"prefill_chunk_size": 0}, "prefill_chunk_size"),
+    "chunks kept nowhere": ({"prefill_chunk_size": 4, "use_cache": False}, "use_cache"),
     "compiled": ({"compile_config": object()}, "compile_config"),
     "custom": ({"custom_generate": "someone/code"}, "custom_generate"),
     "synced": ({"synced_gpus": True}, "synced_gpus"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glassformer.errors import GenerationError
+from glassformer.generation.seeds import draw_several_with, draw_with
 
 from .test_assisted import nudged
 from .tiny import ALL, DECODERS, ENDS, both, ours, ragged
@@ -50,6 +51,21 @@ def test_a_seed_for_each_row(name: str) -> None:
         assert torch.equal(together[row, : len(alone)], alone)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_seed_for_each_row_with_a_draft_model(name: str) -> None:
+    """Whatever a draft model guesses, and whoever stands beside, a row is what its seed draws without help."""
+    ids, mask = ragged()
+    plain = ours(name).generate(ids, attention_mask=mask, seed=[5, 6, 7], **CALL)
+    helped = {"assistant_model": nudged(name, 0.1), "num_assistant_tokens": 4, "assistant_confidence_threshold": 0.0}
+    together = ours(name).generate(ids, attention_mask=mask, seed=[5, 6, 7], **helped, **CALL)
+    assert torch.equal(together, plain)
+    for row, seed in enumerate((5, 6, 7)):
+        alone = ours(name).generate(
+            ids[row : row + 1], attention_mask=mask[row : row + 1], seed=[seed], **helped, **CALL
+        )[0]
+        assert torch.equal(plain[row, : len(alone)], alone)
+
+
 @pytest.mark.parametrize("help_", [{"prompt_lookup_num_tokens": 3}, {"assistant_model": True}])
 def test_assisted_decoding_has_seeds(help_: dict[str, Any]) -> None:
     """Guesses are drawn from the same generator as the tokens, and torch's own is left alone."""
@@ -92,3 +108,44 @@ def test_no_effect() -> None:
     """A seed where nothing is drawn has no effect, and a warning says so."""
     with pytest.warns(UserWarning, match="seed"):
         ours(DECODERS[1]).generate(ragged()[0], max_new_tokens=1, seed=1)
+
+
+@pytest.mark.parametrize("cut", [None, 20], ids=["all", "cut"])
+@pytest.mark.parametrize("each", [False, True], ids=["one generator", "one a row"])
+def test_draws_are_those_of_multinomial(each: bool, cut: int | None) -> None:
+    """The same places as `torch.multinomial` draws, in its order, with ties too; and the generators end up alike."""
+
+    def made(rows: int, seed: int) -> Any:
+        made = [torch.Generator().manual_seed(seed + row) for row in range(rows if each else 1)]
+        return made if each else made[0]
+
+    def multinomial(weights: torch.Tensor, count: int, chance: Any) -> torch.Tensor:
+        pairs = zip(weights.split(1), chance) if each else [(weights, chance)]
+        return torch.cat([torch.multinomial(part, count, generator=own) for part, own in pairs])
+
+    for seed in range(200):
+        rows, size = 1 + seed % 7, 21 + 13 * (seed % 40)
+        scores = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 3
+        scores = scores.round() if seed % 5 == 0 else scores
+        if cut is not None:
+            scores = scores.masked_fill(scores < scores.topk(cut).values[:, -1:], -torch.inf)
+        weights = scores.softmax(dim=-1)
+        expected, found = made(rows, seed), made(rows, seed)
+        assert torch.equal(draw_with(found)(weights), multinomial(weights, 1, expected)[:, 0])
+        assert torch.equal(draw_several_with(found)(weights, 8), multinomial(weights, 8, expected))
+        for one, other in zip(found if each else [found], expected if each else [expected]):
+            assert torch.equal(one.get_state(), other.get_state())
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_nothing_can_be_drawn(bad: float, num_beams: int) -> None:
+    """Scores of which no probabilities can be made are refused, if only in one row, as the peer does."""
+
+    def spoil(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        spoilt = scores.clone()
+        spoilt[-num_beams:, :] = bad
+        return spoilt
+
+    with pytest.raises(GenerationError, match="No token can be drawn"):
+        ours(DECODERS[0]).generate(ragged()[0], seed=1, num_beams=num_beams, logits_processor=[spoil], top_k=0, **CALL)

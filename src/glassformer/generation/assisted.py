@@ -17,12 +17,15 @@ from torch import Tensor
 from glassformer.generation.drafting import Drafter, extend, shorten
 from glassformer.generation.search import Choose, Feed, Processors, Record
 
+# From the model's probabilities (B, V), those of a guess (B, V) and the guess (B,) to tokens (B,), and which are it.
+Accept = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 def assisted(
     feed: Feed,
     drafter: Drafter,
     choose: Choose,
-    accept: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    accept: Accept,
     processors: Processors,
     criteria: Callable[[Tensor, tuple[Tensor, ...] | None], Tensor],
     pad: int | None,
@@ -86,14 +89,13 @@ def assisted(
         drafter.learn(count, kept)
 
 
-def speculative(
-    draw: Callable[[Tensor], Tensor], uniform: Callable[[int], Tensor]
-) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+def speculative(draw: Callable[[Tensor], Tensor], uniform: Callable[[int], Tensor], share: float = 1.0) -> Accept:
     """Speculative sampling: a guess drawn by other probabilities becomes a token drawn by the model's.
 
     Args:
         draw: a token of every row by its weight, from weights (B, V) to (B,).
         uniform: numbers between 0 and 1, from how many to (B,).
+        share: of the model's probabilities in what is drawn; the rest is the guess's (arXiv:2604.07622).
 
     Returns:
         A function of the model's probabilities (B, V), those of the guess (B, V) and the guess (B,), which gives the
@@ -102,13 +104,24 @@ def speculative(
 
     def accept(wanted: Tensor, given: Tensor, guessed: Tensor) -> tuple[Tensor, Tensor]:
         at = guessed[:, None]
-        right = uniform(len(guessed)) * given.gather(1, at).squeeze(1) < wanted.gather(1, at).squeeze(1)
+        given_at, wanted_at = given.gather(1, at).squeeze(1), wanted.gather(1, at).squeeze(1)
+        right = uniform(len(guessed)) * given_at < (1 - share) * given_at + share * wanted_at
         if bool(right.all()):
             return guessed, right
         missing = (wanted - given).clamp(min=0)
         # Rounding alone can refuse a guess where nothing is missing.
         missing = torch.where(missing.sum(dim=1, keepdim=True) > 0, missing, wanted)
         return torch.where(right, guessed, draw(missing)), right
+
+    return accept
+
+
+def likeliest_of_both(share: float) -> Accept:
+    """Greedy decoding where the probabilities of the guess count too, as much as `share` leaves (arXiv:2604.07622)."""
+
+    def accept(wanted: Tensor, given: Tensor, guessed: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = (share * wanted + (1 - share) * given).argmax(dim=-1)
+        return tokens, tokens == guessed
 
     return accept
 

@@ -67,18 +67,25 @@ class Trellis:
 
     def read(self, nodes: Tensor, fill: int) -> tuple[Tensor, Tensor]:
         """The ways to nodes (B, R), -1 for none: tokens and rows (B, R, steps), `fill` and -1 after the end."""
-        tokens, rows = (torch.cat([step[kind] for step in self._steps], dim=1) for kind in (0, 1))
-        before = torch.cat([nodes.gather(1, parents) for _, _, nodes, parents in self._steps], dim=1)
-        way = []
-        for _ in self._steps:
-            way.append(nodes)
-            nodes = before.gather(1, nodes.clamp(min=0)).where(nodes >= 0, nodes)
-        path = torch.stack(way[::-1], dim=2)
-        none, order = (path < 0).sort(dim=2, stable=True)  # what is before the first token goes behind the last
-        path = path.gather(2, order).flatten(1).clamp(min=0)
-        past = none[:, :, : int((~none).sum(dim=2).max())]
-        found = [values.gather(1, path).view(none.shape)[:, :, : past.shape[2]] for values in (tokens, rows)]
-        return found[0].masked_fill(past, fill), found[1].masked_fill(past, -1)
+        tokens, rows, beams, parents = (torch.cat(kind, dim=1) for kind in zip(*self._steps))
+        widths = nodes.new_tensor([step[0].shape[1] for step in self._steps])
+        starts = torch.arange(len(widths), device=nodes.device) * (beams.shape[1] // len(widths))
+        before = beams.gather(1, parents + starts.repeat_interleave(widths))
+        ways = []  # followed on the host, where a step back costs far less than an operation on tensors
+        for own, ends in zip(before.tolist(), nodes.tolist()):
+            for node in ends:
+                way = []
+                while node >= 0:
+                    way.append(node)
+                    node = own[node]
+                ways.append(way[::-1])
+        longest = max(map(len, ways))
+        path = nodes.new_tensor([way + [-1] * (longest - len(way)) for way in ways])
+        path = path.view(len(nodes), nodes.shape[1] * longest)
+        past, path = path < 0, path.clamp(min=0)
+        shape = (*nodes.shape, longest)
+        found = tokens.gather(1, path).masked_fill(past, fill), rows.gather(1, path).masked_fill(past, -1)
+        return found[0].view(shape), found[1].view(shape)
 
 
 class Beams:
@@ -131,7 +138,7 @@ class Beams:
         self.running, chosen = self._going_on(values, done, parents, tokens)
         self.nodes = chosen + first
         # Most steps finish nothing; a beam that is pushed down may still fill a place, where there are too few others.
-        if bool(done.any()) or not self._untouched or float(self.running.min()) < FAR / 2:
+        if _any(done) or not self._untouched or min(map(min, self.running.tolist())) < FAR / 2:
             length = longer.shape[1] - self.rules.prompt
             self._set_aside(values, done, first, length)
             self.open = self._open(done, length)
@@ -140,7 +147,7 @@ class Beams:
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The continuations looked at, (B, K) each: scores summed over the tokens, beams continued, tokens."""
         batch, size = len(self.first), scores.shape[1]
-        total = (scores.view(batch, -1, size) + self.running[:, :, None]).view(batch, -1)
+        total = (scores + self.running.view(-1, 1)).view(batch, -1)
         count = min(self.rules.candidates, total.shape[1])
         if self.rules.draw is not None:
             index = self.rules.draw(total.softmax(dim=-1), count)
@@ -148,12 +155,13 @@ class Beams:
         else:
             values, index = total.topk(count)
         parents = index // size
-        return values, parents, index - parents * size
+        return values, parents, index % size
 
     def _going_on(self, values: Tensor, done: Tensor, parents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of the candidates that go on, and which they are, (B, beams) each."""
-        going: Any = values.add(done, alpha=FAR).topk(self.rules.beams)
-        return going.values, going.indices
+        going = values.add(done, alpha=FAR) if _any(done) else values
+        best: Any = going.topk(self.rules.beams)
+        return best.values, best.indices
 
     def _set_aside(self, values: Tensor, done: Tensor, first: int, length: int) -> None:
         """Keep the best of the finished sequences, old and new; only the first `beams` candidates may be new ones."""
@@ -185,6 +193,11 @@ class Beams:
         if rules.early_stopping is True and bool(self.finished.all()):
             return False
         return bool(self.improvable.any() & ~done.all())
+
+
+def _any(done: Tensor) -> bool:
+    """Whether any of (B, K) is true; one copy to the host, and no operation on the device."""
+    return any(True in row for row in done.tolist())
 
 
 def beam_search(

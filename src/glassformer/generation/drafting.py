@@ -14,8 +14,8 @@ from glassformer.errors import GenerationError
 from glassformer.generation.assemble import Situation, build_processors
 from glassformer.generation.config import GenerationConfig
 from glassformer.generation.prompt import prepare
-from glassformer.generation.search import Choose, Feed, Processors, drawn, greedy
-from glassformer.generation.seeds import Generators, draw_with
+from glassformer.generation.search import Feed, Processors
+from glassformer.generation.seeds import Generators, Noise, draw_with
 
 _SCHEDULES = ("constant", "heuristic", "heuristic_transient")
 
@@ -84,9 +84,10 @@ class DraftModel:
 
     Attributes:
         feed: the smaller model and what it has read.
-        choose: as the model's tokens are chosen: the likeliest, or drawn.
+        choose: as the model's tokens are chosen: the likeliest, or drawn; from the probabilities (B, V) and how many
+            tokens ahead the guess is.
         processors: for its scores.
-        sampled: whether `choose` draws.
+        weighed: whether a guess stands by its probability, for `speculative`, or is right where the model chooses it.
         count: how many tokens are guessed at most.
         schedule: "constant"; or "heuristic" or "heuristic_transient": two more after a guess that was right
             throughout, else one less.
@@ -97,9 +98,9 @@ class DraftModel:
     """
 
     feed: Feed
-    choose: Choose
+    choose: Callable[[Tensor, int], Tensor]
     processors: Processors
-    sampled: bool
+    weighed: bool
     count: int
     schedule: str
     confidence: float
@@ -120,15 +121,15 @@ class DraftModel:
             logits = self.feed.step().logits[:, -1].to(torch.float32, copy=True)
             self.feed.fresh = 0
             scores = self.processors(self.feed.ids, logits)
-            token = self.choose(scores)
             probabilities = scores.softmax(dim=-1)
+            token = self.choose(probabilities, len(tokens))
             extend(self.feed, token[:, None])
             tokens.append(token)
             weights.append(probabilities.to(ids.device))
             sure = probabilities.gather(1, token[:, None]).squeeze(1) >= self.confidence
             if not bool((sure & ~torch.isin(token, self.ends)).all()):
                 break
-        return Guess(torch.stack(tokens, dim=1).to(ids.device), weights if self.sampled else None)
+        return Guess(torch.stack(tokens, dim=1).to(ids.device), weights if self.weighed else None)
 
     def learn(self, guessed: int, kept: int) -> None:
         """Guess more after success, less after failure, if the schedule says so."""
@@ -155,7 +156,7 @@ def build_drafter(
     inputs: Tensor | None,
     given: dict[str, Any],
     prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]] | None,
-    chance: Generators,
+    chance: Generators | Noise,
 ) -> Drafter:
     """What guesses in a call: its smaller model, or else the lookup that its settings ask for.
 
@@ -179,8 +180,22 @@ def build_drafter(
         raise GenerationError("Assisted decoding takes wrong guesses out of the cache: leave out use_cache=False.")
     if feed.embeds is not None:
         raise GenerationError("Assisted decoding guesses from tokens: pass input_ids, not inputs_embeds.")
+    share = settings.assistant_ensemble_weight
+    if share is not None and not 0 < share < 1:
+        raise GenerationError(f"assistant_ensemble_weight is {share}: it must lie between 0 and 1, or be None.")
+    if settings.assistant_early_exit is not None:
+        if assistant is not None:
+            raise GenerationError("assistant_model and assistant_early_exit both say who guesses: leave out one.")
+        assistant = early_exit(now.model, settings.assistant_early_exit)
     if assistant is None:
+        if share is not None:
+            raise GenerationError("assistant_ensemble_weight weighs a draft model's guesses: a lookup has no weights.")
         return _lookup(settings, now)
+    if share is not None and len(feed.ids) > 1:
+        raise GenerationError(
+            "With assistant_ensemble_weight guesses change the text, and the rows of a batch would depend on each "
+            "other: pass one row."
+        )
     _check_pair(assistant, now.model)
 
     def setting(name: str) -> Any:
@@ -197,10 +212,11 @@ def build_drafter(
     own_feed, _ = prepare(assistant, plain, None, _read_by(assistant, inputs, given))
     return DraftModel(
         feed=own_feed,
-        choose=drawn(draw_with(chance)) if settings.do_sample else greedy,
+        choose=_chooser(chance) if settings.do_sample else lambda probabilities, step: probabilities.argmax(dim=-1),
         # Guidance, and processors of one's own, may remember what they have seen: they see no guesses.
         processors=build_processors(plain, now, [], prefix_allowed_tokens_fn),
-        sampled=bool(settings.do_sample),
+        weighed=settings.assistant_ensemble_weight is not None
+        or (bool(settings.do_sample) and not isinstance(chance, Noise)),
         count=count,
         schedule=schedule,
         confidence=setting("assistant_confidence_threshold") or 0.0,
@@ -208,6 +224,44 @@ def build_drafter(
         room=getattr(assistant.config, "max_position_embeddings", None),
         kept_in=assistant.generation_config,
     )
+
+
+def early_exit(model: Any, layers: int) -> Any:
+    """The model without its later layers, on the same weights: it guesses from the states between.
+
+    Args:
+        model: whose decoder has more layers.
+        layers: how many are kept.
+
+    Raises:
+        GenerationError: the decoder has no more than that, or none would be left.
+    """
+    path = "transformer.decoder"
+    own = model.get_submodule(path).layers
+    if not 0 < layers < len(own):
+        raise GenerationError(f"assistant_early_exit is {layers}: the decoder has {len(own)} layers, keep fewer.")
+    twin = _shallow(model)
+    part = twin
+    for name in path.split("."):
+        part._modules[name] = _shallow(part._modules[name])
+        part = part._modules[name]
+    part.layers = own[:layers]
+    twin.generation_config = copy.copy(model.generation_config)
+    return twin
+
+
+def _shallow(module: Any) -> Any:
+    """A module with the same parts, of which others can be put in without touching the first."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def _chooser(chance: Generators | Noise) -> Callable[[Tensor, int], Tensor]:
+    if isinstance(chance, Noise):
+        return chance.guess
+    draw = draw_with(chance)
+    return lambda probabilities, step: draw(probabilities)
 
 
 def _lookup(settings: GenerationConfig, now: Situation) -> Lookup:

@@ -16,7 +16,6 @@ _REASONS = (
     (s.MaxTimeCriteria, "time"),
     (s.MaxLengthCriteria, "length"),
 )
-_AT_ONCE = (s.MaxLengthCriteria, s.MaxTimeCriteria)  # finish all rows together, so that one bool says it
 _OTHER = "criterion"
 _ORDER = ["eos", "stop_string", _OTHER, "time", "length"]
 
@@ -38,18 +37,21 @@ class Finish:
         ranked = [(_ORDER.index(_reason(criterion)), criterion) for criterion in criteria]
         self._criteria = [(_ORDER[rank], criterion) for rank, criterion in sorted(ranked, key=lambda pair: pair[0])]
         self._open = rows
+        self._none: Tensor | None = None  # (B,), of the many steps that finish nothing
 
     def __call__(self, input_ids: Tensor, scores: s.Scores) -> Tensor:
         """The rows (B,) that some criterion finishes now."""
         found = [
-            criterion.reached(input_ids) if type(criterion) in _AT_ONCE else criterion(input_ids, scores)
+            criterion.reached(input_ids) if type(criterion) in s.AT_ONCE else criterion(input_ids, scores)
             for _, criterion in self._criteria
         ]
-        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if self._none is None or self._none.shape[0] != input_ids.shape[0]:
+            self._none = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        done = self._none
         for one in found:
             if one is not False:
                 done = done | one
-        if self._open and True in done.tolist():
+        if self._open and done is not self._none and True in done.tolist():
             self._remember(found, len(input_ids))
         return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from glassformer.generation.outputs import (
     GenerateEncoderDecoderOutput,
 )
 from glassformer.generation.processors import LogitsProcessorList
-from glassformer.generation.prompt import prepare
+from glassformer.generation.prompt import prepare, read_ahead
 from glassformer.generation.search import Feed, Record
-from glassformer.generation.seeds import generators
+from glassformer.generation.seeds import Generators, Noise, generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
 from glassformer.generation.stopping import StoppingCriteriaList
 from glassformer.generation.strategies import BEAM_MODES, steps
@@ -173,6 +173,8 @@ def begin(
         max_length=longest,
         min_length=shortest,
     )
+    if settings.prefill_chunk_size is not None:
+        read_ahead(feed, settings.prefill_chunk_size)
     processors = build_processors(
         settings,
         now,
@@ -187,9 +189,11 @@ def begin(
     finish = Finish(criteria, rows)
     if not settings.do_sample and (seed is not None or generator is not None):
         warnings.warn("seed and generator have no effect where nothing is drawn: set do_sample=True.", stacklevel=4)
-    chance = generators(seed, generator, rows, feed.ids.device)
+    chance: Generators | Noise = generators(seed, generator, rows, feed.ids.device)
     drafter = None
     if mode is GenerationMode.ASSISTED_GENERATION:
+        if isinstance(chance, Sequence) and settings.assistant_ensemble_weight is None:
+            chance = Noise(chance)
         call = (settings, called, now, feed, inputs, given, prefix_allowed_tokens_fn)
         drafter = build_drafter(assistant_model, *call, chance)
     search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)

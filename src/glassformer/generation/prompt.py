@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -210,6 +211,33 @@ def _inferred_mask(ids: Tensor, settings: GenerationConfig) -> Tensor:
 
 def _cache(past: Any, encoder_decoder: bool) -> Any:
     return as_cache(past, encoder_decoder) if isinstance(past, (tuple, list)) else past
+
+
+def read_ahead(feed: Feed, size: int) -> None:
+    """Read a long prompt piece by piece into the cache, all but its last piece: less memory at a time, same numbers.
+
+    Args:
+        feed: the model and its prompt.
+        size: tokens of a piece.
+
+    Raises:
+        GenerationError: the size is below 1, there is no cache, or the prompt is not made of tokens.
+    """
+    if size < 1 or not feed.use_cache or feed.embeds is not None:
+        raise GenerationError(
+            f"prefill_chunk_size={size} reads tokens into a cache piece by piece: it must be at least 1, with "
+            "use_cache=True and input_ids."
+        )
+    while feed.fresh > size:
+        end = feed.ids.shape[1] - feed.fresh + size
+
+        def upto(value: Tensor | None, drop: int = feed.ids.shape[1] - end) -> Tensor | None:
+            return None if value is None else value[:, : value.shape[1] - drop]
+
+        piece = replace(feed, ids=feed.ids[:, :end], fresh=size, mask=upto(feed.mask))
+        piece.positions, piece.token_types = upto(feed.positions), upto(feed.token_types)
+        piece.step()
+        feed.cache, feed.fresh = piece.cache, feed.fresh - size
 
 
 def repeated(feed: Feed, times: int) -> Feed:

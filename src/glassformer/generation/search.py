@@ -34,7 +34,7 @@ def last_logits(output: Any) -> Tensor:
     """
     logits: Tensor = output.logits
     if logits.shape[1] == 1:
-        return logits.squeeze(1).to(torch.float32)
+        return logits.squeeze(1).float()
     return logits[:, -1].to(torch.float32, copy=True)
 
 
@@ -180,6 +180,7 @@ def search(
         if count and pad is not None:
             tokens = tokens.masked_fill(finished, pad)
         feed.append(tokens)
-        finished = finished | criteria(feed.ids, record.scores)
+        done = criteria(feed.ids, record.scores)
+        finished = finished | done if count else done
         count = sum(finished.tolist())
         yield tokens

@@ -11,9 +11,7 @@ from glassformer.errors import GenerationError
 from glassformer.generation.config import DEFAULTS, GenerationConfig, GenerationMode
 
 _UNSUPPORTED = (
-    *("prefill_chunk_size", "is_assistant"),
-    *("compile_config", "continuous_batching_config", "low_memory", "speculation_type", "assistant_ensemble_weight"),
-    *("assistant_early_exit", "use_mtp"),
+    *("is_assistant", "compile_config", "continuous_batching_config", "low_memory", "speculation_type", "use_mtp"),
 )
 
 # Settings that act in one mode alone: the value at which they do nothing, the mode, and what else it takes.

@@ -58,6 +58,9 @@ class MaxTimeCriteria(StoppingCriteria):
         return time.time() - self.initial_timestamp > self.max_time
 
 
+AT_ONCE = (MaxLengthCriteria, MaxTimeCriteria)  # finish all rows together, so that one bool, `reached`, says it
+
+
 class EosTokenCriteria(StoppingCriteria):
     """Finished where the last token is an end.
 
@@ -163,10 +166,12 @@ class StoppingCriteriaList(list[Any]):
 
     def __call__(self, input_ids: Tensor, scores: Scores, **kwargs: Any) -> Tensor:
         """The rows (B,) that some criterion finishes."""
-        done = _all(input_ids, False)
+        done: Any = False
         for criterion in self:
-            done = done | criterion(input_ids, scores, **kwargs)
-        return done
+            at_once = type(criterion) in AT_ONCE
+            hit = criterion.reached(input_ids) if at_once else criterion(input_ids, scores, **kwargs)
+            done = done | hit if done is not False else hit
+        return done if isinstance(done, Tensor) and done.dim() else _all(input_ids, bool(done))
 
     @property
     def max_length(self) -> int | None:

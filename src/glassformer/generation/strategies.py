@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from glassformer.generation.assemble import Situation, pad_after_end
-from glassformer.generation.assisted import assisted, speculative
+from glassformer.generation.assisted import assisted, likeliest_of_both, speculative
 from glassformer.generation.beams import Beams, Rules, Trellis, beam_search
 from glassformer.generation.config import GenerationConfig, GenerationMode
 from glassformer.generation.constraints import ConstrainedBeams, build_constraints
@@ -35,7 +35,7 @@ def steps(
     processors: Processors,
     criteria: StoppingCriteriaList,
     finish: Finish,
-    chance: Generators,
+    chance: Generators | Noise,
     record: Record,
     drafter: Drafter | None = None,
 ) -> Iterator[Tensor]:
@@ -57,7 +57,10 @@ def steps(
     if mode not in BEAM_MODES:
         choose = drawn(draw_with(chance)) if settings.do_sample else greedy
         if drafter is not None:
-            accept = speculative(draw_with(chance), uniform_with(chance, feed.ids.device))
+            share = settings.assistant_ensemble_weight or 1.0
+            accept = speculative(draw_with(chance), uniform_with(chance, feed.ids.device), share)
+            if not settings.do_sample:
+                accept = likeliest_of_both(share)
             return assisted(feed, drafter, choose, accept, processors, finish, pad, record, now.max_length)
         if mode is GenerationMode.CONTRASTIVE_SEARCH:
             return contrastive_search(feed, settings.top_k, settings.penalty_alpha, processors, finish, pad, record)

@@ -60,11 +60,11 @@ class TopPLogitsWarper(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (B, V) with the unlikely at `filter_value`."""
-        ascending, order = torch.sort(scores, descending=False)
-        remove = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - self.top_p
+        ascending, order = scores.sort(dim=-1)
+        remove = ascending.softmax(dim=-1).cumsum_(dim=-1) <= 1 - self.top_p
         if self.min_tokens_to_keep > 1 or self.top_p < 0.01:  # else the last, whose sum is 1, stays anyway
             remove[..., -self.min_tokens_to_keep :] = False
-        return scores.masked_fill(remove.scatter(1, order, remove), self.filter_value)
+        return scores.scatter(1, order, ascending.masked_fill_(remove, self.filter_value))
 
 
 class MinPLogitsWarper(LogitsProcessor):
@@ -188,8 +188,8 @@ class EtaLogitsWarper(LogitsProcessor):
 
 
 def _kth(scores: Tensor, k: int) -> Tensor:
-    """The k-th highest score of every row, (B, 1); the lowest where there are fewer."""
-    return torch.topk(scores, min(k, scores.shape[-1]))[0][..., -1, None]
+    """The k-th highest score of every row, (B, 1); the lowest where there are fewer, and nan where one is."""
+    return scores.topk(min(k, scores.shape[-1]), sorted=False).values.amin(dim=-1, keepdim=True)
 
 
 def _fraction(

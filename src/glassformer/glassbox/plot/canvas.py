@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import MissingExtraError, InputError
-from glassformer.explain.plot.pieces import escaped, readable
+from glassformer.glassbox.plot.pieces import escaped, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glassformer.cache import KVCache, KVLayer, QuantizedLayer, StaticLayer, WindowLayer
 from glassformer.errors import InputError
-from glassformer.explain.plot import canvas
+from glassformer.glassbox.plot import canvas
 from glassformer.structure.attention import Attention, CrossAttention
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from glassformer.errors import InputError
-from glassformer.explain.plot import canvas
-from glassformer.explain.plot.pieces import NEWLINE, readable
+from glassformer.glassbox.plot import canvas
+from glassformer.glassbox.plot.pieces import NEWLINE, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

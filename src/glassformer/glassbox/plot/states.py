@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glassformer.errors import InputError
-from glassformer.explain.plot import canvas
-from glassformer.explain.plot.pieces import readable
+from glassformer.glassbox.plot import canvas
+from glassformer.glassbox.plot.pieces import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""The command `glassformer`, which needs the extra `cli`."""
