@@ -124,6 +124,15 @@ def open_weights(repository: Repository, variant: str | None = None, use_safeten
     raise MissingFileError(_what_is_there(repository, wanted))
 
 
+def open_tensors(path: Path) -> Weights:
+    """Open one safetensors file of any name, which need not be a checkpoint's.
+
+    Raises:
+        BrokenFileError: It is truncated or malformed.
+    """
+    return Weights([_Safetensors(path)], {})
+
+
 def _open_pointed(repository: Repository, filename: object) -> Weights:
     """Open the weights that config.json names itself, which then come before all others."""
     if not isinstance(filename, str) or not filename.endswith((_Safetensors.suffix, _Safetensors.suffix + INDEX)):

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import GlassformerError, InputError
 from ..heads import QuestionAnswering, SequenceClassification
 from ..structure.maps import picked
+from .choices import names_of
 
 Inputs = str | Sequence[str] | Mapping[str, Any]
 STACKS = ("encoder", "decoder")
@@ -64,7 +65,6 @@ def tokenized(model: Any, inputs: Inputs, tokenizer: Any = None) -> tuple[dict[s
 def tokenizer_beside(model: Any) -> Any:
     """The tokenizer of the folder or bundled name that a model was loaded from; None if there is none."""
     from ..checkpoints.hub import Repository
-    from ..errors import GlassformerError
     from ..tokenization import AutoTokenizer
 
     where = getattr(getattr(model, "config", None), "name_or_path", "")
@@ -136,10 +136,8 @@ def token_id(token: int | str, tokenizer: Any, size: int) -> int:
     return token
 
 
-def names_of(ids: Tensor | None, tokenizer: Any, rows: int = 1, length: int = 0) -> list[list[str]]:
-    """The tokens of ids (B, T) as the vocabulary writes them; numbers where there are no ids or no tokenizer."""
+def tokens_of(ids: Tensor | None, tokenizer: Any, rows: int, length: int) -> list[list[str]]:
+    """The tokens that were read, (B, T), as the vocabulary writes them; their places where vectors were given."""
     if ids is None:
         return [[str(place) for place in range(length)] for _ in range(rows)]
-    if tokenizer is None:
-        return [[str(token) for token in row] for row in ids.tolist()]
-    return [[str(token) for token in tokenizer.convert_ids_to_tokens(row)] for row in ids.tolist()]
+    return [names_of(row, tokenizer) for row in ids.tolist()]
