@@ -17,8 +17,18 @@ _MODULES = {
     "config": "Config",
     "errors": (
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
-        "RangeError TokenizerError GenerationError"
+        "RangeError TokenizerError GenerationError MissingExtraError"
     ),
+    "glassbox.attribution": "LogitAttribution direct_logit_attribution",
+    "glassbox.entropy": "AttentionEntropy attention_entropy",
+    "glassbox.gradients": "IntegratedGradients integrated_gradients",
+    "glassbox.intervene": "Interventions intervene",
+    "glassbox.lens": "LogitLens logit_lens",
+    "glassbox.listen": "places",
+    "glassbox.losses": "TokenLosses token_losses",
+    "glassbox.rollout": "AttentionRollout attention_rollout",
+    "glassbox.structure": "Structure",
+    "glassbox.trace": "Trace trace",
     "generation.config": "GenerationConfig GenerationMode",
     "generation.constraints": "Constraint ConstraintListState DisjunctiveConstraint PhrasalConstraint",
     "generation.explain": "GenerationExplanation",
@@ -51,6 +61,7 @@ _MODULES = {
     "outputs": "ModelOutput",
     "pretrained": "PreTrainedModel",
     "spec": "Spec",
+    "structure.maps": "Maps",
     "tokenization": (
         "AddedToken AutoTokenizer BatchEncoding BartTokenizer BartTokenizerFast BertTokenizer BertTokenizerFast "
         "CharSpan GPT2Tokenizer GPT2TokenizerFast LlamaTokenizer LlamaTokenizerFast PreTrainedTokenizer "
@@ -87,15 +98,19 @@ _FAMILIES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 _MADE = {name: model_type for model_type, names in _FAMILIES.items() for name in names.split()}
+# Rooms that are public as a whole.
+_ROOMS = {"plot": "glassbox.plot"}
 # The peer's other names for the same things.
 _ALIASES = {"Cache": "KVCache", "DynamicCache": "KVCache", "PretrainedConfig": "Config", "PreTrainedConfig": "Config"}
 
-__all__ = sorted([*_HOMES, *_MADE, *_AUTO.split(), *_ALIASES])
+__all__ = sorted([*_HOMES, *_MADE, *_AUTO.split(), *_ALIASES, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:
     if name in _ALIASES:
         found = __getattr__(_ALIASES[name])
+    elif name in _ROOMS:
+        found = import_module(f".{_ROOMS[name]}", __name__)
     elif name in _HOMES:
         found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     elif name in _MADE:

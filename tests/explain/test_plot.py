@@ -28,7 +28,7 @@ from glassformer import (
     StaticCache,
 )
 from glassformer.errors import InputError
-from glassformer.explain import plot
+from glassformer.glassbox import plot
 
 HOSTILE = ["$x_{", "\n", "<script>", "", "\u202eabc", "\ud800", "日本", "$\\frac{$", "a" * 500, "\x00", "é"]
 
@@ -473,6 +473,6 @@ def test_without_matplotlib_the_way_out_is_named(monkeypatch) -> None:
 
 def test_matplotlib_is_loaded_by_the_first_picture_only() -> None:
     """Importing the module costs nothing of it, so that `readable` works without."""
-    code = "import sys; from glassformer.explain import plot; plot.readable(['a']); print('matplotlib' in sys.modules)"
+    code = "import sys; from glassformer.glassbox import plot; plot.readable(['a']); print('matplotlib' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"

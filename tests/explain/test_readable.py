@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassformer import AutoTokenizer
-from glassformer.explain import plot
+from glassformer.glassbox import plot
 
 
 @pytest.mark.parametrize(
