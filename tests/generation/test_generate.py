@@ -416,7 +416,7 @@ def test_no_noise(name: str, capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 50])
 def test_a_prompt_read_in_pieces(name: str, size: int) -> None:
-    """The same tokens and scores as from a prompt read at once, in ragged batches, and no piece is longer than asked."""
+    """The tokens and scores of a prompt read at once, in ragged batches, and no piece is longer than asked."""
     ids, mask = ragged()
     given: dict[str, Any] = {"inputs": ids, "attention_mask": mask}
     if name in ENCODER_DECODERS:

@@ -11,7 +11,6 @@ from torch import Tensor
 from glassformer.errors import GenerationError
 
 
-
 class Noise:
     """The chance of each row's coming tokens, drawn from its own generator and ahead of need.
 
@@ -36,9 +35,10 @@ class Noise:
 
     def draw(self, weights: Tensor) -> Tensor:
         """The draw from weights (B, V) that is made now, (B,)."""
-        token = self.guess(weights, 0)
-        del self.ahead[0]
-        return token
+        tokens = self.guess(weights, 0)
+        speeds = weights / self.ahead.pop(0)
+        _check(speeds.amax(dim=1).tolist())
+        return tokens
 
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -96,8 +96,11 @@ def draw_several_with(generator: Generators) -> Callable[[Tensor, int], Tensor]:
     return draw
 
 
-def draw_with(generator: Generators) -> Callable[[Tensor], Tensor]:
-    """A function that draws a token of every row by its weight: from weights (B, V), a softmax, to tokens (B,)."""
+def draw_with(generator: Generators | Noise) -> Callable[[Tensor], Tensor]:
+    """A function that draws a token of every row by its weight: from weights (B, V) to tokens (B,).
+
+    A row of weights is nan throughout, as a softmax makes it, or nowhere.
+    """
     if isinstance(generator, Noise):
         return generator.draw
     several = draw_several_with(generator)

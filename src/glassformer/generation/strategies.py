@@ -18,7 +18,7 @@ from glassformer.generation.drafting import Drafter
 from glassformer.generation.finish import Finish
 from glassformer.generation.groups import check_groups, group_beam_search
 from glassformer.generation.search import Feed, Processors, Record, drawn, greedy, search
-from glassformer.generation.seeds import Generators, draw_several_with, draw_with, uniform_with
+from glassformer.generation.seeds import Generators, Noise, draw_several_with, draw_with, uniform_with
 from glassformer.generation.stopping import StoppingCriteriaList
 
 BEAM_MODES = (
@@ -67,6 +67,7 @@ def steps(
         if mode is GenerationMode.DOLA_GENERATION:
             feed.readout = Dola(feed, settings.dola_layers)
         return search(feed, choose, processors, finish, pad, record)
+    assert not isinstance(chance, Noise)  # which is for draft models alone
     groups = 1
     if mode is GenerationMode.GROUP_BEAM_SEARCH:
         check_groups(settings)
