@@ -440,7 +440,7 @@ REFUSED = {
     "colour": ({"colour": 3}, "colour"),
     "typing mistake": ({"max_new_token": 3}, "max_new_token,"),
     "assistant": ({"assistant_model": object()}, "assistant_model"),
-    "paged cache": ({"cache_implementation": "paged"}, "cache_implementation"),
+    "strange cache": ({"cache_implementation": "spiral"}, "cache_implementation"),
     "chunks of nothing": ({"prefill_chunk_size": 0}, "prefill_chunk_size"),
     "chunks kept nowhere": ({"prefill_chunk_size": 4, "use_cache": False}, "use_cache"),
     "compiled": ({"compile_config": object()}, "compile_config"),
