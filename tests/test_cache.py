@@ -25,6 +25,7 @@ from glassformer.cache import (
 )
 from glassformer.errors import BrokenFileError, InputError, MissingFileError
 from glassformer.structure.attention import Attention
+from glassformer.structure.maps import Maps
 from glassformer.structure.masks import attention_bias
 
 ROWS, HEADS, WIDTH = 3, 2, 64
@@ -253,7 +254,7 @@ def test_a_window_is_full_attention_with_a_window_mask(window: int, slack: int, 
             behind = torch.arange(piece)[:, None] - torch.arange(-(seen - piece), piece)
             allowed = (behind >= 0) & (behind < window)
             bias, causal = attention_bias(allowed[None, None], piece, seen, True, x.dtype)
-            output, weights = attention(x[:, start : start + piece], bias, causal, cache=layer, weights=True)
+            output, weights = attention(x[:, start : start + piece], bias, causal, cache=layer, maps=Maps())
             assert weights.shape[-1] == seen
             outputs.append(output)
             start += piece

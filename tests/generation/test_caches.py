@@ -161,7 +161,6 @@ def test_eight_bits_do_not_depend_on_pieces(name: str) -> None:
         ({"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}, "backend is 'fp8'"),
         ({"cache_implementation": "quantized", "cache_config": {"q_group_size": 64}}, "q_group_size.*nbits"),
         ({"cache_config": {"nbits": 8}}, "cache_implementation='quantized'"),
-        ({"cache_implementation": "paged"}, "paged"),
         ({"cache_implementation": "elastic"}, "elastic"),
         ({"cache_implementation": "static", "past_key_values": KVCache()}, "past_key_values is given.*static"),
     ],

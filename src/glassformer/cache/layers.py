@@ -7,6 +7,7 @@ past. The variants differ in how much room there is, in what may be forgotten, a
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -69,12 +70,7 @@ class KVLayer:
         Raises:
             InputError: if the cache holds another number of rows, or is full.
         """
-        past = self.held.get("keys")
-        if past is not None and past.shape[0] != keys.shape[0]:
-            raise InputError(
-                f"The cache holds {past.shape[0]} rows, but {keys.shape[0]} were given: pass as many, or select or "
-                "repeat those of the cache (batch_select_indices, batch_repeat_interleave)."
-            )
+        past = self._rows(keys.shape[0])
         start = self.length - self.start
         self.length += keys.shape[2]
         if torch.is_grad_enabled() and (keys.requires_grad or (past is not None and past.requires_grad)):
@@ -83,6 +79,31 @@ class KVLayer:
                 self.held[name] = torch.cat([self.held[name][:, :, :start], new], dim=2) if past is not None else new
             return self._read("keys"), self._read("values")
         return self._write("keys", keys, start), self._write("values", values, start)
+
+    def extend(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Take new tokens in whose keys and values the caller writes, from the old length on.
+
+        Args:
+            shape: of what is new, (B, kv_heads, new, head_dim).
+            dtype: of the numbers.
+
+        Returns:
+            The buffers of keys and values, (B, kv_heads, room, head_dim), contiguous.
+        """
+        self._rows(shape[0])
+        start = self.length - self.start
+        self.length += shape[2]
+        return self._buffer("keys", shape, dtype, start), self._buffer("values", shape, dtype, start)
+
+    def _rows(self, rows: int) -> Tensor | None:
+        """The keys so far, which must be of as many rows."""
+        past = self.held.get("keys")
+        if past is not None and past.shape[0] != rows:
+            raise InputError(
+                f"The cache holds {past.shape[0]} rows, but {rows} were given: pass as many, or select or repeat "
+                "those of the cache (batch_select_indices, batch_repeat_interleave)."
+            )
+        return past
 
     def crop(self, tokens: int) -> None:
         """Forget the last `tokens` tokens; the room stays."""
@@ -111,17 +132,25 @@ class KVLayer:
         return self.held[name][:, :, : self.length - self.start]
 
     def _write(self, name: str, new: Tensor, start: int) -> Tensor:
-        """Write `new` into a buffer, or a larger one, from its token `start` on; returns what is held up to its end."""
+        """Write `new` into a buffer from its token `start` on; returns what is held up to its end."""
         end = start + new.shape[2]
+        buffer = self._buffer(name, new.shape, new.dtype, start, new.device)
+        buffer[:, :, start:end] = new
+        return buffer[:, :, :end]
+
+    def _buffer(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype, start: int, device: torch.device | None = None
+    ) -> Tensor:
+        """The buffer of that name, or a larger one, with room for what is new, of that shape, from `start` on."""
+        end = start + shape[2]
         buffer = self.held.get(name)
         # What inference mode made may be written to in inference mode only.
         if buffer is None or buffer.shape[2] < end or (buffer.is_inference() and not torch.is_inference_mode_enabled()):
-            grown = new.new_empty(new.shape[0], new.shape[1], self._room(start, end), new.shape[3])
+            grown = torch.empty(shape[0], shape[1], self._room(start, end), shape[3], dtype=dtype, device=device)
             if buffer is not None:
                 grown[:, :, :start] = buffer[:, :, :start]
             self.held[name] = buffer = grown
-        buffer[:, :, start:end] = new
-        return buffer[:, :, :end]
+        return buffer
 
     def _room(self, start: int, end: int) -> int:
         """How many tokens a new buffer is made for, of which `start` are held and `end` must fit."""
@@ -148,12 +177,20 @@ class StaticLayer(KVLayer):
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """As in `KVLayer`."""
-        if (end := self.length + keys.shape[2]) > self.size:
+        self._check(keys.shape[2])
+        return super().append(keys, values)
+
+    def extend(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """As in `KVLayer`."""
+        self._check(shape[2])
+        return super().extend(shape, dtype)
+
+    def _check(self, new: int) -> None:
+        if (end := self.length + new) > self.size:
             raise InputError(
                 f"The cache has room for {self.size} tokens, and {end} were to be held: make it with a larger "
                 "max_cache_len, crop it, or take a cache that grows."
             )
-        return super().append(keys, values)
 
     def facts(self) -> dict[str, Any]:
         """As in `KVLayer`, with the size."""
