@@ -19,6 +19,8 @@ _MODULES = {
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
         "RangeError TokenizerError GenerationError MissingExtraError"
     ),
+    "glassbox.choices": "Candidates",
+    "glassbox.difference": "Difference",
     "glassbox.attribution": "LogitAttribution direct_logit_attribution",
     "glassbox.entropy": "AttentionEntropy attention_entropy",
     "glassbox.gradients": "IntegratedGradients integrated_gradients",

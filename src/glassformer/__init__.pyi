@@ -83,6 +83,8 @@ from .generation.watermark_config import SynthIDTextWatermarkingConfig as SynthI
 from .generation.watermark_config import WatermarkingConfig as WatermarkingConfig
 from .glassbox.attribution import LogitAttribution as LogitAttribution
 from .glassbox.attribution import direct_logit_attribution as direct_logit_attribution
+from .glassbox.choices import Candidates as Candidates
+from .glassbox.difference import Difference as Difference
 from .glassbox.entropy import AttentionEntropy as AttentionEntropy
 from .glassbox.entropy import attention_entropy as attention_entropy
 from .glassbox.gradients import IntegratedGradients as IntegratedGradients

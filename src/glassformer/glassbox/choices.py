@@ -62,21 +62,16 @@ def choices_of(
                 places: list[tuple[int, int | None]] = [(row, None) for row in range(len(scores))]
             else:
                 places = _places(model, config, scores, read, tokenizer)
-            best = _probabilities(scores, config).topk(min(TOP, scores.shape[-1]), dim=-1)
-            for row, position in places:
-                at = row if position is None else (row, position)
-                indices, shares = best.indices[at].tolist(), best.values[at].tolist()
-                labels = _labels(
-                    model, config, name, scores, indices, read[row] if read is not None else None, tokenizer
-                )
+            rows = [row for row, _ in places]
+            at = scores[rows] if scores.dim() == 2 else scores[rows, [position for _, position in places]]
+            several = scores.dim() == 2 and getattr(config, "problem_type", None) == "multi_label_classification"
+            at = at.detach().float()
+            best = (at.sigmoid() if several else at.softmax(-1)).topk(min(TOP, scores.shape[-1]), dim=-1)
+            for (row, position), indices, shares in zip(places, best.indices.tolist(), best.values.tolist()):
+                row_ids = read[row] if read is not None else None
+                labels = _labels(model, config, name, scores, indices, row_ids, tokenizer)
                 found.append(Candidates(name, call, row, position, tuple(labels), tuple(shares)))
     return found
-
-
-def _probabilities(scores: Tensor, config: Any) -> Tensor:
-    several = scores.dim() == 2 and getattr(config, "problem_type", None) == "multi_label_classification"
-    scores = scores.detach().float()
-    return scores.sigmoid() if several else scores.softmax(-1)
 
 
 def _places(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from .plot.pieces import readable
 if TYPE_CHECKING:
     from .trace import Trace
 
+WIDTH = 110
 SHOWN = 20  # names and tokens that the terminal shows; all are in the data
 _MASKED = ("scores", "mask", "memory_mask", "bias")
 _ALIKE = ("mask", "memory_mask", "bias", "cos", "sin", "positions", "types")  # may be there once for all rows
@@ -118,12 +120,11 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """The difference as data that JSON can hold."""
-        from dataclasses import asdict
-
         return {**asdict(self), "same": self.same, "first": self.first.name if self.first else None}
 
     def __str__(self) -> str:
-        return "\n".join(line.rstrip() for line in [*self._head(), *self._table()])
+        head = [part for line in self._head() for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+        return "\n".join(line.rstrip() for line in [*head, *self._table()])
 
     def _repr_html_(self) -> str:
         first, *rest = self._head()
@@ -183,7 +184,7 @@ class Difference:
             return []
         lines = ["", f"  {'tensor':<48} {'largest difference':>20} {'as a share':>14}"]
         for parted in far[:SHOWN]:
-            lines.append(f"  {printable(parted.name):<48} {parted.absolute:>20.3g} {parted.relative:>14.3g}")
+            lines.append(f"  {printable(parted.name)[:72]:<48} {parted.absolute:>20.3g} {parted.relative:>14.3g}")
         if len(far) > SHOWN:
             lines.append(f"  … and {len(far) - SHOWN} more in .parted")
         return lines
@@ -237,8 +238,6 @@ def _parted(name: str, ours: list[Tensor], theirs: list[Tensor], rtol: float, at
 
 def _larger(first: Parted, other: Parted) -> Parted:
     """The first, with the larger of both differences."""
-    from dataclasses import replace
-
     if first.same and other.absolute > first.absolute:
         return replace(other, relative=max(first.relative, other.relative), whole=first.whole and other.whole)
     return replace(

@@ -99,6 +99,11 @@ def matching(model: nn.Module, patterns: Patterns) -> dict[str, Maps]:
         InputError: if a pattern selects nothing, with the names nearest to it.
     """
     names = places(model)
+    if not names:
+        raise InputError(
+            f"{type(model).__name__} announces no tensors, as only models of this library do; "
+            "glassformer.trace(model, inputs) hears those of Hugging Face Transformers in one call."
+        )
     chosen: dict[str, Maps] = {}
     given: Mapping[str, Maps]
     if isinstance(patterns, Mapping):

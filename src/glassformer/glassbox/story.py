@@ -153,7 +153,7 @@ class _Eye:
         # A cache of fixed size has more keys than there are tokens yet.
         names = [keys[place] if place < len(keys) else f"[{place}]" for place in best.indices.tolist()]
         parts = [f"{_cut(token, 12)} {share:.2f}" for token, share in zip(names, best.values.tolist())]
-        who = f"{_cut(own[last], 12)} " if last < len(own) and last + 1 <= len(own) and weights.shape[2] > 1 else ""
+        who = f"{_cut(own[last], 12)} " if weights.shape[2] == len(own) > 1 else ""
         return f"{who}looks at {'  '.join(parts)}", "  ".join(parts[:2])
 
 
@@ -219,7 +219,8 @@ def told(trace: Trace, fold: bool = True) -> str:
             lines += _wrapped(f"{label:<8} {' '.join(readable(row))}", 9)
         if len(rows) > ROWS:
             lines.append(f"         … and {len(rows) - ROWS} more")
-    for chapter in chapters(trace):
+    parts = chapters(trace)
+    for chapter in parts:
         lines += ["", f"── {chapter.title} ".ljust(WIDTH, "─")]
         lines += [text for line in chapter.before for text in _line(line, 2)]
         shown = 1 if fold else len(chapter.layers)
@@ -235,9 +236,9 @@ def told(trace: Trace, fold: bool = True) -> str:
         lines += [_cut(f"  {where:<{width}} → {what}", WIDTH) for where, what in found[:STEPS]]
         if len(found) > STEPS:
             lines.append(f"  … and {len(found) - STEPS} more in .choices")
-    if fold and any(len(chapter.layers) > 1 for chapter in chapters(trace)):
+    if fold and any(len(chapter.layers) > 1 for chapter in parts):
         lines += ["", "Every layer in full: print(t.story(fold=False)); a tensor: t[name], for the names in t.names."]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 def _line(line: Line, indent: int) -> list[str]:

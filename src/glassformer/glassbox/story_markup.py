@@ -35,6 +35,7 @@ margin:.3em 0;padding:.1em .6em}
 .gf-story dt,.gf-story dd{margin:0;overflow-wrap:anywhere}
 .gf-story dt,.gf-story code{font:12px/1.6 ui-monospace,monospace;background:none;color:inherit;padding:0}
 .gf-story dd.gf-quiet{grid-column:1/-1;padding-left:1.2em;font-size:.92em}
+.gf-story dd,.gf-story li,.gf-story summary{white-space:pre-wrap}
 .gf-story ol{margin:.2em 0;padding:0;list-style:none}
 @media(max-width:46rem){.gf-story dl>div{grid-template-columns:1fr}}
 """

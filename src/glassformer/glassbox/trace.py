@@ -84,6 +84,8 @@ class Trace:
     # While a model runs
 
     def __enter__(self) -> Self:
+        if not hasattr(self, "_source"):
+            raise InputError("A trace records once, and this one has: make another with model.trace().")
         self._open = ExitStack()
         self._open.enter_context(listening(self._source, self, {*self._wanted, *self._reads}))
         return self
@@ -91,6 +93,7 @@ class Trace:
     def __exit__(self, *_: object) -> None:
         assert self._open is not None
         self._open.close()
+        self.meanings = {name: self.meanings[name] for name in self.records}
         tokenizer = self._tokenizer or tokenizer_beside(self._source)
         self.tokens = {stack: _tokens(pieces, tokenizer) for stack, pieces in self._ids.items()}
         if self.texts is None and tokenizer is not None and self._ids:
