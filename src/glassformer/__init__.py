@@ -27,6 +27,7 @@ _MODULES = {
     "glassbox.intervene": "Interventions intervene",
     "glassbox.lens": "LogitLens logit_lens",
     "glassbox.listen": "places",
+    "glassbox.page": "Page page",
     "glassbox.losses": "TokenLosses token_losses",
     "glassbox.rollout": "AttentionRollout attention_rollout",
     "glassbox.structure": "Structure",

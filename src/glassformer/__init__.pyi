@@ -96,6 +96,8 @@ from .glassbox.lens import logit_lens as logit_lens
 from .glassbox.listen import places as places
 from .glassbox.losses import TokenLosses as TokenLosses
 from .glassbox.losses import token_losses as token_losses
+from .glassbox.page import Page as Page
+from .glassbox.page import page as page
 from .glassbox.rollout import AttentionRollout as AttentionRollout
 from .glassbox.rollout import attention_rollout as attention_rollout
 from .glassbox.structure import Structure as Structure

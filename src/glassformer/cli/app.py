@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .concepts import concepts, explain
+from .page import trace
+
 app = typer.Typer(name="glassformer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -58,14 +61,7 @@ def without_weights(where: str) -> Any:
     """
     import torch
 
-    from ..auto import AutoConfig, auto_class
-    from ..classes import model_class
-    from ..families import family
-
-    config = AutoConfig.from_pretrained(where)
-    named = config.architectures if isinstance(config.architectures, list) else []
-    names = [name for name in family(config.model_type).classes if name in named]
-    kind = model_class(config.model_type, names[0]) if names else auto_class("AutoModel")
+    config, kind = class_of(where)
     with torch.device("meta"):
         model = kind.from_config(config)
     if model.dtype == torch.float16:  # as when it is loaded
@@ -73,6 +69,18 @@ def without_weights(where: str) -> Any:
             if name.endswith(model.base_model.spec.keep_fp32):
                 module.float()
     return model
+
+
+def class_of(where: str) -> tuple[Any, Any]:
+    """The configuration of a checkpoint and the class that it names, or that of the family's backbone."""
+    from ..auto import AutoConfig, auto_class
+    from ..classes import model_class
+    from ..families import family
+
+    config = AutoConfig.from_pretrained(where)
+    named = config.architectures if isinstance(config.architectures, list) else []
+    names = [name for name in family(config.model_type).classes if name in named]
+    return config, model_class(config.model_type, names[0]) if names else auto_class("AutoModel")
 
 
 def show(drawing: str) -> None:
@@ -83,3 +91,8 @@ def show(drawing: str) -> None:
     text.highlight_regex(r"[⊕●◆◇○] (?P<bold>[a-z][a-z -]*[a-z])", "")
     text.highlight_regex(r"╭─[─┼]─ (?P<bold>[^,─]+)", "")
     Console().print(text, soft_wrap=True)
+
+
+app.command()(concepts)
+app.command()(explain)
+app.command()(trace)
