@@ -15,11 +15,14 @@ _MODULES = {
     "auto": "AutoConfig",
     "cache": "EncoderDecoderCache KVCache QuantizedCache StaticCache",
     "config": "Config",
+    "engine.report": "Programs programs show_config",
     "errors": (
         "GlassformerError MissingFileError BrokenFileError ConfigError WrongClassError WeightsError InputError "
         "RangeError TokenizerError GenerationError MissingExtraError"
     ),
+    "glassbox.answers": "Explanation explain",
     "glassbox.choices": "Candidates",
+    "glassbox.concepts": "Concepts concepts",
     "glassbox.difference": "Difference",
     "glassbox.attribution": "LogitAttribution direct_logit_attribution",
     "glassbox.entropy": "AttentionEntropy attention_entropy",

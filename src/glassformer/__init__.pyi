@@ -14,6 +14,9 @@ from .cache import KVCache as KVCache
 from .cache import QuantizedCache as QuantizedCache
 from .cache import StaticCache as StaticCache
 from .config import Config as Config
+from .engine.report import Programs as Programs
+from .engine.report import programs as programs
+from .engine.report import show_config as show_config
 from .errors import GlassformerError as GlassformerError
 from .errors import MissingFileError as MissingFileError
 from .errors import BrokenFileError as BrokenFileError
@@ -81,9 +84,13 @@ from .generation.watermark import WatermarkLogitsProcessor as WatermarkLogitsPro
 from .generation.watermark_config import BaseWatermarkingConfig as BaseWatermarkingConfig
 from .generation.watermark_config import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
 from .generation.watermark_config import WatermarkingConfig as WatermarkingConfig
+from .glassbox.answers import Explanation as Explanation
+from .glassbox.answers import explain as explain
 from .glassbox.attribution import LogitAttribution as LogitAttribution
 from .glassbox.attribution import direct_logit_attribution as direct_logit_attribution
 from .glassbox.choices import Candidates as Candidates
+from .glassbox.concepts import Concepts as Concepts
+from .glassbox.concepts import concepts as concepts
 from .glassbox.difference import Difference as Difference
 from .glassbox.entropy import AttentionEntropy as AttentionEntropy
 from .glassbox.entropy import attention_entropy as attention_entropy

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .concepts import Concepts
     from .intervene import Change, Interventions
     from .listen import Patterns
     from .structure import Structure
@@ -13,13 +14,19 @@ if TYPE_CHECKING:
 
 
 class GlassBox:
-    """Adds `structure`, `trace` and `intervene` to a model class; each is the function of that name in this room."""
+    """Adds `structure`, `concepts`, `trace` and `intervene` to a model class; each is a function of this room."""
 
     def structure(self, context: int = 128) -> Structure:
         """The parts of this model; see `glassformer.structure`."""
         from .structure import structure
 
         return structure(self, context)
+
+    def concepts(self, tokenizer: Any = None, texts: Sequence[str] | None = None) -> Concepts:
+        """From each concept to the call of this model that shows it; see `glassformer.concepts`."""
+        from .concepts import concepts
+
+        return concepts(self, tokenizer, texts)
 
     def trace(self, record: Patterns = "*", tokenizer: Any = None, detach: bool = True) -> Trace:
         """Record the calls of this model while a `with` is open; see `glassformer.Trace`."""

@@ -11,9 +11,10 @@ from .drawing import printable
 
 if TYPE_CHECKING:
     from .answers import Explanation
-    from .concepts import Concepts, Row
+    from .concepts import Concepts
     from .glossary import Concept
     from .names import Aspect
+    from .rows import Row
 
 WIDTH = 110
 MOST = 8  # names in a list
@@ -31,10 +32,11 @@ SIZES = {
 
 STYLE = """
 .gf-concepts{margin:0;max-width:62rem;font:14px/1.5 system-ui,sans-serif;color:inherit}
-.gf-concepts table{border-collapse:collapse;width:100%}
+.gf-concepts table{border-collapse:collapse;width:100%;table-layout:fixed}
 .gf-concepts th,.gf-concepts td{text-align:left;vertical-align:top;padding:.4em .6em;overflow-wrap:anywhere}
 .gf-concepts tr{border-top:1px solid rgba(128,128,128,.35)}
-.gf-concepts th{font-weight:600;width:11rem}
+.gf-concepts th{font-weight:600}
+.gf-concepts th:first-child{width:11rem}
 .gf-concepts .gf-quiet{opacity:.72}
 .gf-concepts code,.gf-concepts pre{font:12px/1.5 ui-monospace,monospace;background:none;color:inherit;padding:0}
 .gf-concepts pre{white-space:pre-wrap;margin:.3em 0;padding:.4em .6em;border-radius:6px}
@@ -51,9 +53,9 @@ def concepts_text(table: Concepts) -> str:
             lines += ["", *_wrapped(f"{row.concept.name} · {row.concept.sentence}", "  ")]
             lines += [f"  >>> {row.call}", _ends(f"  {row.gives}", str(row.source or ""))]
     absent = [row for row in table if not row.applies]
-    if absent:
-        lines += ["", f"{'Not in this model'.ljust(70)}but in"]
-        lines += [f"  {row.concept.name.ljust(26)}{row.missing.ljust(42)}{row.has}" for row in absent]
+    lines += ["", "Not in this model"] if absent else []
+    for row in absent:
+        lines += _wrapped(f"  {row.concept.name.ljust(26)}{_missing(row)}", " " * 28)
     return "\n".join(cut(printable(line), WIDTH).rstrip() for line in lines)
 
 
@@ -64,7 +66,7 @@ def _heading(table: Concepts) -> list[str]:
 
 
 def _missing(row: Row) -> str:
-    return f"{row.missing}; in {row.has}"
+    return f"{row.missing}; see {row.has}"
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
@@ -79,11 +81,11 @@ def _ends(left: str, right: str) -> str:
 def concepts_html(table: Concepts) -> str:
     """The table for a notebook."""
     title, *about = _heading(table)
-    setup = "\n".join(table.setup)
+    setup = "\n".join(map(_safe, table.setup))
     rows = "".join(_row_html(row) for row in table)
     return (
         f'<figure class="gf-concepts" aria-label="Concepts and calls of {_safe(table.model)}"><style>{STYLE}</style>'
-        f"<figcaption><b>{_safe(title)}</b><br>{_safe(' '.join(about))}</figcaption><pre>{_safe(setup)}</pre>"
+        f"<figcaption><b>{_safe(title)}</b><br>{_safe(' '.join(about))}</figcaption><pre>{setup}</pre>"
         "<table><thead><tr><th scope=col>concept</th><th scope=col>call, and what it gives</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></figure>"
     )
@@ -111,7 +113,7 @@ def explanation_text(explanation: Explanation) -> str:
         if row is not None and row.applies:
             lines += [f"    >>> {row.call}", _ends(f"    {row.gives}", str(row.source or ""))]
         elif row is not None:
-            lines += [f"    {row.missing}; {row.has} has it"]
+            lines += [f"    {_missing(row)}"]
     if explanation.related:
         lines += ["", *_pair("related", ", ".join(explanation.related))]
     return "\n".join(cut(printable(line), WIDTH).rstrip() for line in lines)
@@ -154,10 +156,10 @@ def explanation_html(explanation: Explanation) -> str:
         rows.append(f"<tr><th scope=row>{_safe(aspect.kind)}</th><td>{_safe(aspect.text)}{facts}</td></tr>")
     for concept, row in _told(explanation):
         more = "".join(f"<br><code>{_safe(text)}</code>" for text in (concept.formula, concept.paper) if text)
-        if row is not None:
-            more += (
-                f"<pre>{_safe(row.call)}</pre>{_safe(str(row.gives))}" if row.applies else f"<br>{_safe(_missing(row))}"
-            )
+        if row is not None and row.applies:
+            more += f"<pre>{_safe(row.call)}</pre>{_safe(str(row.gives))}"
+        elif row is not None:
+            more += f"<br>{_safe(_missing(row))}"
         told = f"<b>{_safe(concept.name)}</b>: {_safe(concept.sentence)}{more}"
         rows.append(f"<tr><th scope=row>concept</th><td>{told}</td></tr>")
     if explanation.related:
