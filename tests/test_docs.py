@@ -13,7 +13,9 @@ from test_house import HOUSE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+ALONE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+BOOK = sorted(ROOT.glob("docs/from-structure-to-calls/*.md"))  # whose examples go on from one another: test_book.py
+DOCUMENTS = ALONE + BOOK
 BLOCK = re.compile(r"^(?:<!-- from (?P<source>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 # Whatever a document does, no connection is opened, and nothing is printed beside what it prints itself.
@@ -44,7 +46,7 @@ def examples(path: Path) -> list[tuple[str, str | None]]:
 
 EXAMPLES = [
     pytest.param(*example, id=f"{path.name}-{number}")
-    for path in DOCUMENTS
+    for path in ALONE
     for number, example in enumerate(examples(path))
 ]
 EXCERPTS = [

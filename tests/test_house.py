@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 HOUSE = [
     *("errors", "checkpoints.hub", "checkpoints.weights", "checkpoints.save", "checkpoints.names", "checkpoints.load"),
     *("config", "spec", "cache", "outputs", "structure", "model", "heads", "families", "fresh", "tokenization"),
-    *("generation", "glassbox", "pretrained", "classes", "auto", "cli"),
+    *("kernels", "engine", "generation", "glassbox", "pretrained", "classes", "auto", "cli"),
 ]
 
 

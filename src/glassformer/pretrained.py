@@ -32,10 +32,11 @@ from .checkpoints.load import (
 from .checkpoints.save import save_weights
 from .checkpoints.weights import Weights, open_weights
 from .config import CONFIG_NAME, Config, Reader, read_config
+from .engine import attach
 from .errors import ConfigError, InputError, WrongClassError
-from .glassbox.mixin import GlassBox
 from .families.family import Family, ModelClass
 from .fresh import initialise, resized
+from .glassbox.mixin import GlassBox
 from .heads import TASKS
 from .model import Transformer
 
@@ -90,6 +91,7 @@ class PreTrainedModel(GlassBox, nn.Module):
             pooling = {} if TASKS[task].pools else {"add_pooling_layer": False}
             super().__init__(self.backbone_class(config, **pooling), config, **options)
         self.config = config
+        attach(self)
         self.tie_weights()
         if self.can_generate():
             from .generation.config import GenerationConfig
@@ -378,7 +380,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         self, weights: Weights | Mapping[str, Tensor], dtype: torch.dtype, source: str, ignore_mismatched_sizes: bool
     ) -> LoadingInfo:
         """Give a model on the meta device its weights, and draw those that are missing."""
-        naming = self._naming()
+        naming = self.naming()
         head = self.get_output_embeddings()
         if head is not None and self.base_model.spec.tied and holds_own_head(weights, naming):
             head.weight = nn.Parameter(head.weight.detach().clone())
@@ -432,10 +434,11 @@ class PreTrainedModel(GlassBox, nn.Module):
         files = {CONFIG_NAME: self.config.to_json_string()}
         if self.can_generate():
             files["generation_config.json"] = self.generation_config.to_saved_text()
-        stored = as_stored(self, self._naming(), state_dict)
+        stored = as_stored(self, self.naming(), state_dict)
         save_weights(save_directory, stored, files, max_shard_size, variant)
 
-    def _naming(self) -> Naming:
+    def naming(self) -> Naming:
+        """What checkpoints call the tensors of this model: the names of its family's page, in both directions."""
         family = self.family
         prefixes = sorted({kind.prefix for kind in family.classes.values()} - {""})
         # An encoder that is loaded alone leaves the decoder in the file without a word.

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import glassformer
 from glassformer.cli.app import app, without_weights
 from glassformer.cli.main import main
-from glassformer.glassbox.structure import structure
+from glassformer.glassbox.structure.structure import structure
 
 BUNDLED = Path(glassformer.__file__).parent / "bundled"
 

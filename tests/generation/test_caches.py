@@ -199,7 +199,7 @@ def test_a_chat_recomputes_nothing(name: str, kind: str, tmp_path: Path) -> None
         if kind != "int8":
             alone = model.generate(said, attention_mask=mask, **call)
             assert torch.equal(out.sequences, alone.sequences)
-            torch.testing.assert_close(out.logits, alone.logits, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(out.logits, alone.logits, rtol=1e-4, atol=3e-5)
         cache.save(tmp_path / "cache")
         cache = KVCache.load(tmp_path / "cache")
         question = ragged(seed=5 + turn)[0][:, -2:]

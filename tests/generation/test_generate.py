@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+import glassformer as gf
 from glassformer.errors import GenerationError
 from glassformer.generation.config import GenerationConfig
 from glassformer.generation.generate import compute_transition_scores
@@ -468,6 +469,15 @@ def test_refused(call: dict[str, Any], words: str) -> None:
     ids, _ = ragged()
     with pytest.raises(GenerationError, match=words):
         ours("GPT2LMHeadModel").generate(ids, **call)
+
+
+def test_refused_without_a_decoder() -> None:
+    """A model that reads in both directions can be built with a head for the next token, but predicts none."""
+    config = gf.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    with pytest.raises(GenerationError, match="both directions and predicts no next token; load it with is_decoder"):
+        gf.BertLMHeadModel(config).generate(ragged()[0])
 
 
 @pytest.mark.parametrize("ids", [[[3, 4]], torch.ones(3), torch.ones(2, 3), torch.ones(2, 0, dtype=torch.long)])

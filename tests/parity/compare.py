@@ -21,8 +21,14 @@ SEQUENCES = {
 }
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor, what: str, where: torch.Tensor | None = None) -> None:
-    """The same shape, type and values (`where` says so, if given)."""
+def close(
+    ours: torch.Tensor,
+    theirs: torch.Tensor,
+    what: str,
+    where: torch.Tensor | None = None,
+    absolute: float = ABSOLUTE,
+) -> None:
+    """The same shape, type and values (`where` says so, if given); `absolute` is a share of the largest value."""
     assert isinstance(ours, torch.Tensor), f"{what}: expected a tensor of shape {tuple(theirs.shape)}, got {ours!r}"
     assert ours.shape == theirs.shape, f"{what}: shape {tuple(ours.shape)}, the peer's is {tuple(theirs.shape)}"
     assert ours.dtype == theirs.dtype, f"{what}: {ours.dtype}, the peer's is {theirs.dtype}"
@@ -35,7 +41,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, what: str, where: torch.Tens
     ours, theirs = ours.masked_fill(infinite, 0), theirs.masked_fill(infinite, 0)
     assert torch.isfinite(ours).all(), f"{what}: not finite"
     error = (ours - theirs).abs()
-    allowed = RELATIVE * theirs.abs() + ABSOLUTE * max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
+    allowed = RELATIVE * theirs.abs() + absolute * max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
     wrong = error > allowed
     if where is not None:
         wrong = wrong & where

@@ -34,8 +34,8 @@ def structure(
     checkpoints hold a head of their own.
     """
     from ..errors import InputError
-    from ..glassbox.markup import page
-    from ..glassbox.structure import structure as structure_of
+    from ..glassbox.structure.markup import page
+    from ..glassbox.structure.structure import structure as structure_of
 
     found = structure_of(without_weights(model), context)
     if html is not None:

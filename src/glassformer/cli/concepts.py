@@ -18,7 +18,7 @@ def concepts(
 
     Only config.json and the tokenizer's files are read.
     """
-    from ..glassbox.concepts import concepts as table_of
+    from ..glassbox.concepts.concepts import concepts as table_of
 
     bare, tokenizer = _bare(model)
     _show(table_of(bare, tokenizer), as_json)
@@ -30,7 +30,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
 ) -> None:
     """Say which part of the structure a name is: past_key_values, top_p, cross-attention, BertModel, ..."""
-    from ..glassbox.answers import explain as answer
+    from ..glassbox.concepts.answers import explain as answer
 
     _show(answer(thing, _bare(model)[0] if model is not None else None), as_json)
 

@@ -22,8 +22,8 @@ def trace(
     A page of a model that generates also shows how it goes on, unless --record picks tensors.
     """
     from ..errors import InputError
-    from ..glassbox.page import page
-    from ..glassbox.trace import trace as traced
+    from ..glassbox.page.page import page
+    from ..glassbox.trace.trace import trace as traced
     from .app import class_of
 
     loaded = class_of(model)[1].from_pretrained(model).eval()

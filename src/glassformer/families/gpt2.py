@@ -28,6 +28,10 @@ from .family import Family, ModelClass
 class TypesAreTokens(embedding.Embedding):
     """An embedding whose token types, where they are given, are rows of the token table."""
 
+    def has(self, place: str) -> bool:
+        """Whether there is such a tensor: types need no table of their own."""
+        return place == "types" or super().has(place)
+
     def with_types(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """The vectors x, (B, T, D), plus those of token types, (B, T), where they are given."""
         return x if token_type_ids is None else x + self.announce("types", self.tokens(token_type_ids))

@@ -10,8 +10,8 @@ from glassformer.errors import GenerationError, InputError
 from glassformer.generation.config import GenerationConfig
 
 # The peer takes the cache that "hybrid" names by default, and so stands for no choice in older checkpoints. Keys and
-# values stay where the model is, so that "offloaded" changes nothing either; nor does "paged", which shares memory among
-# requests that come and go, where a call is one.
+# values stay where the model is, so that "offloaded" changes nothing either; nor does "paged", which shares memory
+# among requests that come and go, where a call is one.
 _GROWING = (None, "dynamic", "offloaded", "hybrid", "paged")
 _STATIC = (
     *("static", "offloaded_static", "sliding_window"),

@@ -29,8 +29,14 @@ def prepare(
         The feed; and the token ids of the input (B, S), the encoder's where there is one, or None without ids.
 
     Raises:
-        GenerationError: an argument is unknown, missing, contradicts another or has the wrong shape.
+        GenerationError: the model is no decoder, or an argument is unknown, missing, contradicts another or has the
+            wrong shape.
     """
+    if model.base_model.decoder is None:
+        raise GenerationError(
+            f"This {type(model).__name__} reads in both directions and predicts no next token; load it with "
+            "is_decoder=True."
+        )
     given = {name: _on(model.device, value) for name, value in given.items() if value is not None}
     given.pop("return_dict", None)
     given.pop("labels", None)  # a batch for training may be passed whole; a loss is not computed here

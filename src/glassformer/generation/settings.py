@@ -10,7 +10,8 @@ from typing import Any
 from glassformer.errors import GenerationError
 from glassformer.generation.config import DEFAULTS, GenerationConfig, GenerationMode
 
-_UNSUPPORTED = (
+# Settings that the peer knows, and that are refused here.
+UNSUPPORTED = (
     *("is_assistant", "compile_config", "continuous_batching_config", "low_memory", "speculation_type", "use_mtp"),
 )
 
@@ -59,7 +60,7 @@ def supported_mode(settings: GenerationConfig, arguments: Mapping[str, Any], ass
     Raises:
         GenerationError: something is asked for that this library does not do.
     """
-    asked = [name for name, value in arguments.items() if value] + [n for n in _UNSUPPORTED if getattr(settings, n)]
+    asked = [name for name, value in arguments.items() if value] + [n for n in UNSUPPORTED if getattr(settings, n)]
     mode = settings.get_generation_mode(assistant)
     if assistant is not None and mode is not GenerationMode.ASSISTED_GENERATION:
         raise GenerationError(f"assistant_model helps greedy decoding and sampling, not {mode.value}: leave out one.")

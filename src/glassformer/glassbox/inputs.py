@@ -11,10 +11,8 @@ from torch import Tensor
 from ..errors import GlassformerError, InputError
 from ..heads import QuestionAnswering, SequenceClassification
 from ..structure.maps import picked
-from .choices import names_of
 
 Inputs = str | Sequence[str] | Mapping[str, Any]
-STACKS = ("encoder", "decoder")
 
 
 def prepared(
@@ -76,20 +74,6 @@ def tokenizer_beside(model: Any) -> Any:
         return None
 
 
-def stack_of(model: Any, stack: str | None) -> str:
-    """The stack that is meant, "encoder" or "decoder".
-
-    Raises:
-        InputError: if the model has no such one, or two and none is named.
-    """
-    there = [name for name in STACKS if getattr(model.base_model, name) is not None]
-    if stack is None and len(there) > 1:
-        raise InputError("This model has an encoder and a decoder: say stack='encoder' or stack='decoder'.")
-    if stack is not None and stack not in there:
-        raise InputError(f"This {type(model).__name__} has no {stack!r}, only {' and '.join(there)}.")
-    return stack or there[0]
-
-
 def real_tokens(model: Any, call: Mapping[str, Any], stack: str, rows: int, length: int) -> Tensor:
     """Which tokens of a stack are no padding, (B, T) booleans: what the call's mask says, all if it has none."""
     both = len(model.base_model.stacks) > 1
@@ -134,10 +118,3 @@ def token_id(token: int | str, tokenizer: Any, size: int) -> int:
     if not 0 <= token < size:
         raise InputError(f"There is no token {token} in a vocabulary of {size}; ids count from 0.")
     return token
-
-
-def tokens_of(ids: Tensor | None, tokenizer: Any, rows: int, length: int) -> list[list[str]]:
-    """The tokens that were read, (B, T), as the vocabulary writes them; their places where vectors were given."""
-    if ids is None:
-        return [[str(place) for place in range(length)] for _ in range(rows)]
-    return [names_of(row, tokenizer) for row in ids.tolist()]

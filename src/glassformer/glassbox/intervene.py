@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..structure.maps import ALL, Maps, Pick, picked
 from .listen import listening, matching, places
+from .stacks import stack_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,13 +116,8 @@ class Interventions:
         return self
 
     def _layer(self, layer: int, stack: str | None) -> str:
-        stacks = [one for one in ("encoder", "decoder") if f"{one}.input_ids" in self._known]
-        if stack is None and len(stacks) > 1:
-            raise InputError("This model has an encoder and a decoder: say stack='encoder' or stack='decoder'.")
-        stack = stacks[0] if stack is None else stack
+        stack = stack_of(self._model, stack)
         count = sum(name.endswith(".after_attention") and name.startswith(f"{stack}.") for name in self._known)
-        if not count:
-            raise InputError(f"This {type(self._model).__name__} has no {stack!r}, only {' and '.join(stacks)}.")
         return f"{stack}.layers.{picked(layer, count, f'{stack} layer')[0]}"
 
     # While a model runs

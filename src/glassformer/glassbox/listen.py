@@ -84,7 +84,7 @@ def places(model: nn.Module) -> dict[str, str]:
     named: dict[str, str] = {}
     for path, part in parts(model).items():
         dot = f"{path}." if path else ""
-        named.update({dot + place: meaning for place, meaning in part.places.items()})
+        named.update({dot + place: meaning for place, meaning in part.places.items() if part.has(place)})
     return named
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .concepts import Concepts
+    from .concepts.concepts import Concepts
     from .intervene import Change, Interventions
     from .listen import Patterns
-    from .structure import Structure
-    from .trace import Trace
+    from .structure.structure import Structure
+    from .trace.trace import Trace
 
 
 class GlassBox:
@@ -18,19 +18,19 @@ class GlassBox:
 
     def structure(self, context: int = 128) -> Structure:
         """The parts of this model; see `glassformer.structure`."""
-        from .structure import structure
+        from .structure.structure import structure
 
         return structure(self, context)
 
     def concepts(self, tokenizer: Any = None, texts: Sequence[str] | None = None) -> Concepts:
         """From each concept to the call of this model that shows it; see `glassformer.concepts`."""
-        from .concepts import concepts
+        from .concepts.concepts import concepts
 
         return concepts(self, tokenizer, texts)
 
     def trace(self, record: Patterns = "*", tokenizer: Any = None, detach: bool = True) -> Trace:
         """Record the calls of this model while a `with` is open; see `glassformer.Trace`."""
-        from .trace import Trace
+        from .trace.trace import Trace
 
         return Trace(self, record, tokenizer, None, detach)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+    def line_of(self, *patterns: str) -> Source | None:
+        """The line on which the first of some patterns is found; None if none is."""
+        for pattern in patterns:
+            if (found := re.search(pattern, self.text)) is not None:
+                above = self.text.count("\n", 0, found.start())
+                return Source(self.file, self.line + above, self.text.splitlines()[above].strip())
+        return None
 
 
 def source_of(thing: Any, method: str = "forward") -> Source | None:

@@ -1,174 +1,152 @@
-"""Draws the table of concepts and explanations: plain text for terminals, escaped HTML for notebooks."""
+"""Drawn: what an analysis found as tables, drawn for a terminal and for a notebook from the same cells."""
 
 from __future__ import annotations
 
-import textwrap
-from html import escape
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..generation.explain_table import columns, cut
-from .drawing import printable
+from .writing import WIDTH, printable, safe
 
-if TYPE_CHECKING:
-    from .answers import Explanation
-    from .concepts import Concepts
-    from .glossary import Concept
-    from .names import Aspect
-    from .rows import Row
-
-WIDTH = 110
-MOST = 8  # names in a list
-# What the symbols of sizes count.
-SIZES = {
-    "B": " texts",
-    "T": " tokens",
-    "U": " tokens written",
-    "V": " tokens in the vocabulary",
-    "D": " wide",
-    "L": " classes",
-    "N": " layers",
-    "H": " heads",
-}
-
-STYLE = """
-.gf-concepts{margin:0;max-width:62rem;font:14px/1.5 system-ui,sans-serif;color:inherit}
-.gf-concepts table{border-collapse:collapse;width:100%;table-layout:fixed}
-.gf-concepts th,.gf-concepts td{text-align:left;vertical-align:top;padding:.4em .6em;overflow-wrap:anywhere}
-.gf-concepts tr{border-top:1px solid rgba(128,128,128,.35)}
-.gf-concepts th{font-weight:600}
-.gf-concepts th:first-child{width:11rem}
-.gf-concepts .gf-quiet{opacity:.72}
-.gf-concepts code,.gf-concepts pre{font:12px/1.5 ui-monospace,monospace;background:none;color:inherit;padding:0}
-.gf-concepts pre{white-space:pre-wrap;margin:.3em 0;padding:.4em .6em;border-radius:6px}
-.gf-concepts pre{background:rgba(128,128,128,.12)}
-"""
+CELL = 26  # the most columns of a cell
+# The most that is shown: of a longer table its beginning and its end, and how much is between.
+TABLES, ROWS, BLOCKS, CELLS = 6, 40, 4, 300
+GAP = "…"
+STYLE = (
+    "<style>.gf-table{overflow-x:auto;margin:0 0 1em}.gf-table table{border-collapse:collapse;font:13px/1.4 "
+    "ui-monospace,monospace}.gf-table caption{text-align:left;font:14px/1.5 system-ui,sans-serif}.gf-table th,"
+    ".gf-table td{padding:.1em .5em;text-align:right;white-space:pre;color:inherit}.gf-table th:first-child"
+    "{text-align:left;font-weight:normal;opacity:.8}</style>"
+)
 
 
-def concepts_text(table: Concepts) -> str:
-    """The table for a terminal, at most 110 columns wide."""
-    lines = _heading(table)
-    lines += [f">>> {line}" for line in table.setup]
-    for row in table:
-        if row.applies:
-            lines += ["", *_wrapped(f"{row.concept.name} · {row.concept.sentence}", "  ")]
-            lines += [f"  >>> {row.call}", _ends(f"  {row.gives}", str(row.source or ""))]
-    absent = [row for row in table if not row.applies]
-    lines += ["", "Not in this model"] if absent else []
-    for row in absent:
-        lines += _wrapped(f"  {row.concept.name.ljust(26)}{_missing(row)}", " " * 28)
-    return "\n".join(cut(printable(line), WIDTH).rstrip() for line in lines)
+@dataclass(frozen=True)
+class Table:
+    """Cells with a title.
+
+    Attributes:
+        title: what the table is, and in which unit.
+        header: over the columns.
+        rows: of cells; the first of each says what the row is.
+        shades: how strong each cell after the first is, from -1 to 1; None for no colours.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    shades: Sequence[Sequence[float]] | None = None
 
 
-def _heading(table: Concepts) -> list[str]:
-    named = f" · {table.name}" if table.name else ""
-    numbers = ", ".join(f"{name} = {number:,}{SIZES.get(name, '')}" for name, number in table.sizes.items())
-    return [f"{table.model} · {table.kind}{named}", *_wrapped(numbers, ""), ""]
+class Drawn(ABC):
+    """A result that is drawn as tables."""
+
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """The result, a table a text."""
+
+    def __str__(self) -> str:
+        """The tables for a terminal, at most 110 columns wide."""
+        tables = self.tables()
+        more = [_more(len(tables) - TABLES, "texts")] if len(tables) > TABLES else []
+        return "\n\n".join([*map(terminal, tables[:TABLES]), *more])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        tables = self.tables()
+        more = f"<p>{_more(len(tables) - TABLES, 'texts')}</p>" if len(tables) > TABLES else ""
+        return STYLE + "".join(map(markup, tables[:TABLES])) + more
 
 
-def _missing(row: Row) -> str:
-    return f"{row.missing}; see {row.has}"
+def terminal(table: Table) -> str:
+    """A table as text, at most 110 columns wide: what does not fit beside stands below."""
+    rows = kept(len(table.rows), ROWS)
+    lines = [table.header, *([GAP] * len(table.header) if row is None else table.rows[row] for row in rows)]
+    # Control characters of a stranger's text would move the terminal's cursor.
+    grid = [[cut(printable(cell), CELL) for cell in line] for line in lines]
+    widths = [max(columns(line[column]) for line in grid) for column in range(len(table.header))]
+    blocks: list[list[int]] = [[]]
+    used = widths[0]
+    for column in range(1, len(widths)):
+        if blocks[-1] and used + 2 + widths[column] > WIDTH:
+            blocks.append([])
+            used = widths[0]
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    shown = kept(len(blocks), BLOCKS)
+    texts = [cut(printable(table.title), WIDTH)]
+    for place in shown:
+        if place is None:
+            hidden = blocks[BLOCKS // 2 : len(blocks) - (BLOCKS - BLOCKS // 2)]
+            texts += [_more(sum(map(len, hidden)), "columns"), ""]
+            continue
+        for line in grid:
+            cells = [line[0] + " " * (widths[0] - columns(line[0]))]
+            cells += [" " * (widths[at] - columns(line[at])) + line[at] for at in blocks[place]]
+            texts.append("  ".join(cells).rstrip())
+        texts.append("")
+    if None in rows:
+        texts.append(_more(len(table.rows) - ROWS, "rows"))
+    return "\n".join(texts).rstrip()
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent) or [""]
+def markup(table: Table) -> str:
+    """A table as HTML, with everything in it escaped."""
+    across = kept(len(table.header) - 1, CELLS)
+
+    def line(cells: Sequence[str], tag: str, shades: Sequence[float] | None) -> str:
+        scope = "" if tag == "td" else ' scope="col"'
+        made = [f'<th scope="{"row" if tag == "td" else "col"}">{safe(cells[0])}</th>']
+        for column in across:
+            style = "" if shades is None or column is None else _colour(shades[column])
+            made.append(f"<{tag}{scope}{style}>{GAP if column is None else safe(cells[column + 1])}</{tag}>")
+        return f"<tr>{''.join(made)}</tr>"
+
+    body = []
+    for row in kept(len(table.rows), CELLS):
+        if row is None:
+            body.append(f'<tr><th colspan="{len(across) + 1}">{_more(len(table.rows) - CELLS, "rows")}</th></tr>')
+        else:
+            body.append(line(table.rows[row], "td", None if table.shades is None else table.shades[row]))
+    head = line(table.header, "th", None)
+    caption = f"<caption>{safe(table.title)}</caption>"
+    return f'<div class="gf-table"><table>{caption}<thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _ends(left: str, right: str) -> str:
-    """Two texts in a line, one at each end."""
-    return left + right.rjust(max(len(right) + 2, WIDTH - columns(left)))
+def kept(count: int, most: int) -> list[int | None]:
+    """The indices below `count` that are shown, of more than `most` the first and the last, None where some are not."""
+    if count <= most:
+        return list(range(count))
+    return [*range(most // 2), None, *range(count - (most - most // 2), count)]
 
 
-def concepts_html(table: Concepts) -> str:
-    """The table for a notebook."""
-    title, *about = _heading(table)
-    setup = "\n".join(map(_safe, table.setup))
-    rows = "".join(_row_html(row) for row in table)
-    return (
-        f'<figure class="gf-concepts" aria-label="Concepts and calls of {_safe(table.model)}"><style>{STYLE}</style>'
-        f"<figcaption><b>{_safe(title)}</b><br>{_safe(' '.join(about))}</figcaption><pre>{setup}</pre>"
-        "<table><thead><tr><th scope=col>concept</th><th scope=col>call, and what it gives</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></figure>"
-    )
+def bars(values: Sequence[float], least: float = 0.0, width: int = 20) -> tuple[list[str], list[float]]:
+    """A bar for each value, "░" for a negative one, and the share that each is of the greatest, from -1 to 1.
+
+    Args:
+        values: NaN for none.
+        least: what the greatest is taken to be at least, so that bars of small values stay short.
+        width: of the longest bar; all are filled up to it.
+    """
+    known = [value if value == value else 0.0 for value in values]
+    most = max([least, *map(abs, known)]) or 1.0
+    shares = [value / most for value in known]
+    return [(("█" if share > 0 else "░") * round(abs(share) * width)).ljust(width) for share in shares], shares
 
 
-def _row_html(row: Row) -> str:
-    head = f"<th scope=row>{_safe(row.concept.name)}</th>"
-    if not row.applies:
-        return f'<tr class="gf-quiet">{head}<td>{_safe(_missing(row))}</td></tr>'
-    about = f'<span class="gf-quiet">{_safe(row.concept.sentence)}</span>'
-    gives = f"{_safe(str(row.gives))} · <code>{_safe(str(row.source or ''))}</code>"
-    return f"<tr>{head}<td>{about}<pre>{_safe(row.call)}</pre>{gives}</td></tr>"
+def titled(what: str, row: int, rows: int) -> str:
+    """A title that says which of several texts it is about."""
+    return what if rows == 1 else f"Text {row}: {what}"
 
 
-def explanation_text(explanation: Explanation) -> str:
-    """An explanation for a terminal, at most 110 columns wide."""
-    lines = [explanation.name]
-    for aspect in explanation.aspects:
-        lines += ["", *_wrapped(f"{aspect.kind} · {aspect.text}", "    ")]
-        lines += [f"    {line}" for fact in _facts(aspect) for line in _pair(*fact)]
-    for concept, row in _told(explanation):
-        lines += ["", *_wrapped(f"concept · {concept.name}: {concept.sentence}", "    ")]
-        facts = [("formula", concept.formula), ("paper", concept.paper)]
-        lines += [f"    {line}" for fact in facts if fact[1] for line in _pair(*fact)]
-        if row is not None and row.applies:
-            lines += [f"    >>> {row.call}", _ends(f"    {row.gives}", str(row.source or ""))]
-        elif row is not None:
-            lines += [f"    {_missing(row)}"]
-    if explanation.related:
-        lines += ["", *_pair("related", ", ".join(explanation.related))]
-    return "\n".join(cut(printable(line), WIDTH).rstrip() for line in lines)
+def _more(count: int, what: str) -> str:
+    return f"{GAP} {count:,} more {what} {GAP}"
 
 
-def _told(explanation: Explanation) -> list[tuple[Concept, Row | None]]:
-    """The concepts of an explanation, with the model's rows where there are any."""
-    rows = {row.concept: row for row in explanation.rows}
-    return [(concept, rows.get(concept)) for concept in explanation.concepts]
-
-
-def _facts(aspect: Aspect) -> list[tuple[str, str]]:
-    """What is known of an aspect beside its text, each with its name."""
-    facts = []
-    for name in ("shape", "value", "takes", "gives", "of", "source"):
-        value = getattr(aspect, name)
-        label = "taken by" if name == "takes" and aspect.kind.startswith(("argument", "setting")) else name
-        label = "given by" if name == "gives" and aspect.kind in ("output field", "class") else label
-        facts.append((label, _listed(value) if isinstance(value, tuple) else str(value or "")))
-    return [fact for fact in facts if fact[1]]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    """Names in a line; of many, the first ones and how many there are."""
-    shown = ", ".join(names[:MOST])
-    return shown if len(names) <= MOST else f"{shown} and {len(names) - MOST} more"
-
-
-def _pair(label: str, value: str) -> list[str]:
-    return textwrap.wrap(
-        f"{label.ljust(9)}{value}", WIDTH - 4, subsequent_indent=" " * 9, max_lines=4, placeholder=" …"
-    )
-
-
-def explanation_html(explanation: Explanation) -> str:
-    """An explanation for a notebook."""
-    rows = []
-    for aspect in explanation.aspects:
-        facts = "".join(f"<br>{label}: <code>{_safe(value)}</code>" for label, value in _facts(aspect))
-        rows.append(f"<tr><th scope=row>{_safe(aspect.kind)}</th><td>{_safe(aspect.text)}{facts}</td></tr>")
-    for concept, row in _told(explanation):
-        more = "".join(f"<br><code>{_safe(text)}</code>" for text in (concept.formula, concept.paper) if text)
-        if row is not None and row.applies:
-            more += f"<pre>{_safe(row.call)}</pre>{_safe(str(row.gives))}"
-        elif row is not None:
-            more += f"<br>{_safe(_missing(row))}"
-        told = f"<b>{_safe(concept.name)}</b>: {_safe(concept.sentence)}{more}"
-        rows.append(f"<tr><th scope=row>concept</th><td>{told}</td></tr>")
-    if explanation.related:
-        rows.append(f"<tr><th scope=row>related</th><td>{_safe(', '.join(explanation.related))}</td></tr>")
-    return (
-        f'<figure class="gf-concepts" aria-label="What {_safe(explanation.name)} is"><style>{STYLE}</style>'
-        f"<figcaption><b>{_safe(explanation.name)}</b></figcaption><table>{''.join(rows)}</table></figure>"
-    )
-
-
-def _safe(value: str) -> str:
-    return escape(printable(value))
+def _colour(shade: float) -> str:
+    """Blue for what is positive, orange for what is negative, on any ground."""
+    if not abs(shade) > 0.01:
+        return ""
+    red, green, blue = (47, 111, 174) if shade > 0 else (217, 95, 2)
+    return f' style="background:rgba({red},{green},{blue},{min(abs(shade), 1.0) * 0.65:.2f})"'

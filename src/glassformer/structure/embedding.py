@@ -66,6 +66,11 @@ class Embedding(Announcing):
         self.dropout = nn.Dropout(plan.dropout)
         self.scale = plan.scale
 
+    def has(self, place: str) -> bool:
+        """Whether there is such a tensor: types and positions are not in every embedding."""
+        lacking = {"types": self.types is None, "positions": self.positions is None}
+        return super().has(place) and not lacking.get(place, False)
+
     def forward(
         self,
         input_ids: Tensor | None = None,

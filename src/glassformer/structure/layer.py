@@ -65,6 +65,10 @@ class Layer(Announcing):
         self.feedforward = plan.feedforward(dim)
         self.feedforward_residual = Residual(dim, plan)
 
+    def has(self, place: str) -> bool:
+        """Whether there is such a tensor: not every layer has cross-attention."""
+        return super().has(place) and (place != "after_cross_attention" or self.cross_attention is not None)
+
     def forward(
         self,
         x: Tensor,

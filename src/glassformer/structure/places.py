@@ -31,12 +31,16 @@ class Announcing(nn.Module):
     """A part whose tensors can be looked at.
 
     Attributes:
-        places: the names of its tensors, each with what it is and its shape.
+        places: the names of the tensors that parts of this class may have, each with what it is and its shape.
         listener: who listens, or None.
     """
 
     places: ClassVar[dict[str, str]] = {}
     listener: Listener | None = None
+
+    def has(self, place: str) -> bool:
+        """Whether this part, as it was built, can have the tensor of a place."""
+        return place in self.places
 
     def announce(self, place: str, tensor: Tensor) -> Tensor:
         """Let a tensor pass through its place."""

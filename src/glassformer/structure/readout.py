@@ -41,7 +41,12 @@ class Linear(nn.Module):
         bias: whether the layer has one.
         dropout: probability.
         scale: what states are multiplied with first (T5 divides by √D where it shares the token table).
+
+    Attributes:
+        executor: runs the layer in another way where that gives the same, or gives None; None for PyTorch alone.
     """
+
+    executor: Callable[[nn.Module, Tensor], Tensor | None] | None = None
 
     def __init__(self, dim: int, outputs: int, bias: bool = True, dropout: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
@@ -51,8 +56,9 @@ class Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
-        scores: Tensor = self.linear(self.dropout(states) * self.scale)
-        return scores
+        states = self.dropout(states) * self.scale
+        scores = None if self.executor is None else self.executor(self.linear, states)
+        return self.linear(states) if scores is None else scores
 
 
 class Offset(Linear):

@@ -30,7 +30,10 @@ class Stack(Announcing):
 
     Attributes:
         checkpoint: recomputes a layer in the backward pass instead of keeping what it computed; None to keep all.
+        executor: runs the stack in another way where that gives the same, or gives None; None for PyTorch alone.
     """
+
+    executor: Callable[..., dict[str, Any] | None] | None = None
 
     places: ClassVar[dict[str, str]] = {
         "input_ids": "the tokens, (B, T)",
@@ -50,6 +53,11 @@ class Stack(Announcing):
         self.layerdrop = plan.layerdrop
         self.packs = plan.packs
         self.checkpoint: Callable[..., Any] | None = None
+
+    def has(self, place: str) -> bool:
+        """Whether there is such a tensor: not every stack looks at an encoder."""
+        crosses = any(layer.cross_attention is not None for layer in self.layers)
+        return super().has(place) and (place != "memory_mask" or crosses)
 
     def _embed(
         self,
@@ -165,6 +173,11 @@ class Encoder(Stack):
         Raises:
             InputError: if inputs are missing, double or do not fit.
         """
+        if self.executor is not None and inputs_embeds is None:
+            given = (input_ids, attention_mask, token_type_ids, position_ids, output_attentions, output_hidden_states)
+            if (run := self.executor(self, *given)) is not None:
+                del run["cross_attentions"]
+                return _shaped(BaseModelOutput(**run), return_dict)
         x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0)
         length = x.shape[1]
         bias, _ = attention_bias(attention_mask, length, length, False, x.dtype)
@@ -224,6 +237,11 @@ class Decoder(Stack):
         cache = None
         if (use_cache or past_key_values is not None) and not recomputed:
             cache = as_cache(past_key_values, memory is not None)
+        if self.executor is not None and inputs_embeds is None:
+            given = (input_ids, attention_mask, token_type_ids, position_ids, output_attentions, output_hidden_states)
+            run = self.executor(self, *given, memory, encoder_attention_mask, cache)
+            if run is not None:
+                return _shaped(BaseModelOutputWithPastAndCrossAttentions(past_key_values=cache, **run), return_dict)
         past = cache.get_seq_length() if cache is not None else 0
         segments = None
         if self.packs and position_ids is not None and attention_mask is None and cache is None:

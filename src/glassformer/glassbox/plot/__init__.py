@@ -5,9 +5,9 @@ closes anything. Tokens are written as a person reads them (`readable`), of a lo
 room for.
 """
 
+from ..tokens import readable
 from .maps import attention, attention_over_generation, heads
 from .memory import CacheShape, cache_growth, cache_shape
-from .pieces import readable
 from .scores import next_tokens, token_losses
 from .states import logit_lens, similarity
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glassformer.errors import MissingExtraError, InputError
-from glassformer.glassbox.plot.pieces import escaped, readable
+from ...errors import InputError, MissingExtraError
+from ..tokens import escaped, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glassformer.errors import InputError
-from glassformer.glassbox.plot import canvas
-from glassformer.glassbox.plot.pieces import readable
+from ...errors import InputError
+from ..tokens import readable
+from . import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from glassformer.cache import KVCache, KVLayer, QuantizedLayer, StaticLayer, WindowLayer
-from glassformer.errors import InputError
-from glassformer.glassbox.plot import canvas
-from glassformer.structure.attention import Attention, CrossAttention
+from ...cache import KVCache, KVLayer, QuantizedLayer, StaticLayer, WindowLayer
+from ...errors import InputError
+from ...structure.attention import Attention, CrossAttention
+from . import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from glassformer.errors import InputError
-from glassformer.glassbox.plot import canvas
-from glassformer.glassbox.plot.pieces import NEWLINE, readable
+from ...errors import InputError
+from ..tokens import NEWLINE, readable
+from . import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glassformer.errors import InputError
-from glassformer.glassbox.plot import canvas
-from glassformer.glassbox.plot.pieces import readable
+from ...errors import InputError
+from ..tokens import readable
+from . import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +98,8 @@ def logit_lens(
     """What each layer would say next: the likeliest token of every state, as dark as it is likely.
 
     Args:
-        lens: with `.probabilities`, (layers, T), of the likeliest tokens, and `.tokens`, as many strings; or these two
-            as a pair. A batch, (B, layers, T), is taken too.
+        lens: with `.probabilities`, (layers, T), the embedding first, of the likeliest tokens, and `.tokens`, as many
+            strings; or these two as a pair. A batch, (B, layers, T), is taken too.
         tokens: those that were read, T; positions are numbered if not given.
         row: of a batch.
         ax: where to draw; a new figure if not given.
@@ -138,7 +138,7 @@ def logit_lens(
     canvas.bar(image, ax, "probability")
     width, height = canvas.inches(ax, True), canvas.inches(ax, False)
     canvas.label(ax.xaxis, canvas.labels_of(tokens, length), width)
-    canvas.label(ax.yaxis, [str(layer) for layer in range(layers)], height)
+    canvas.label(ax.yaxis, ["embedding", *map(str, range(layers - 1))], height)
     canvas.write(ax, image, cells, width / length, height / layers)
     ax.set(xlabel="token read", ylabel="layer", title="likeliest next token after each layer")
     return ax

@@ -1,0 +1,122 @@
+"""Executors: who runs a stack or a readout natively where that gives the same answer, and steps aside where not.
+
+PyTorch runs what needs gradients, hooks, another device or a part that the kernels do not know. An executor asks this
+anew at every call, since a model may change between two.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from ..kernels import native
+from ..structure.places import Announcing, Listener
+from .lower import Unknown
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def enabled() -> bool:
+    """Whether native code may be used at all: GLASSFORMER_ENGINE=off says no."""
+    return os.environ.get("GLASSFORMER_ENGINE", "on") != "off" and native.load() is not None
+
+
+class Watched:
+    """A module as it was when its program was made, to see whether it still is.
+
+    Args:
+        root: the module.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = weakref.ref(root)
+        modules = list(root.modules())
+        self.hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+        self.parts = [(path, part) for path, part in root.named_modules() if isinstance(part, Announcing)]
+        self.weights = list(root.parameters())
+        self.trained = [weight for weight in self.weights if weight.requires_grad]
+        self._held = [held for module in modules for held in (module._modules, module._parameters)]
+        self._kept = [list(held.values()) for held in self._held]  # so that no other object takes their identity
+        self._versioned = [weight for weight in self.weights if not weight.is_inference()]
+        self._was = self._state()
+
+    def _state(self) -> tuple[list[int], list[int], list[int]]:
+        """What is where, and how often it has changed."""
+        return (
+            [id(value) for held in self._held for value in held.values()],
+            [weight.data_ptr() for weight in self.weights],
+            [weight._version for weight in self._versioned],
+        )
+
+    def same(self, root: nn.Module) -> bool:
+        """Whether this is the module of before, with the same parts and weights."""
+        return self.root() is root and self._state() == self._was
+
+    def unhooked(self) -> bool:
+        """Whether no hook would be missed."""
+        return not any(self.hooks) and not (hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+
+    def listened(self) -> list[tuple[str, Listener]]:
+        """The parts that somebody listens to, by their paths."""
+        return [(path, part.listener) for path, part in self.parts if part.listener is not None]
+
+
+def native_here(watched: Watched, training: bool, *inputs: Tensor | None) -> bool:
+    """Whether a call wants no gradients, on a CPU, and no hook would be missed."""
+    return (
+        not training
+        and not (torch.is_grad_enabled() and any(weight.requires_grad for weight in watched.trained))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and all(given is None or (given.device.type == "cpu" and not given.requires_grad) for given in inputs)
+        and watched.unhooked()
+    )
+
+
+class Executor:
+    """What executors share: they belong to one module, and a copy of the module begins with a new one.
+
+    Attributes:
+        reason: why the module runs in PyTorch always, or None.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.watched: Watched | None = None
+        self.lock = threading.Lock()  # the buffers are one call's at a time
+
+    def __copy__(self) -> Executor:
+        return type(self)()
+
+    def __deepcopy__(self, memo: Any) -> Executor:
+        return type(self)()
+
+    def __reduce__(self) -> Any:
+        return type(self), ()
+
+    def _ready(self, module: nn.Module) -> bool:
+        """Make what is needed, where it has not been made or the module has changed since."""
+        if self.watched is not None and self.watched.same(module):
+            return self.reason is None
+        self.watched, self.reason = Watched(module), None
+        dtypes = {weight.dtype for weight in module.parameters()}
+        devices = {weight.device.type for weight in module.parameters()}
+        if devices != {"cpu"} or dtypes != {torch.float32}:
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            self.reason = f"its weights are {names} on {', '.join(sorted(devices))}"
+            return False
+        try:
+            self._make(module)
+        except Unknown as unknown:
+            self.reason = str(unknown)
+        return self.reason is None
+
+    def _make(self, module: Any) -> None:
+        raise NotImplementedError

@@ -1,0 +1,52 @@
+"""The executor of a readout: one matrix, which for a vocabulary is among the largest of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels import native
+from .executor import Executor, enabled, native_here
+from .lower import Builder
+from .pack import packed
+from .program import Program
+from .run import Bound, Call, spans
+
+
+class ReadoutExecutor(Executor):
+    """Runs the linear layer of a readout."""
+
+    def _make(self, module: Any) -> None:
+        build = Builder(packed, False)
+        states, scores = build.view("states", module.in_features), build.view("scores", module.out_features)
+        build.linear("linear", module, states, scores)
+        self.program = Program(tuple(build.operations), build.buffers, scores)
+        self.bound: Bound | None = None
+        self.call: Call | None = None
+
+    def __call__(self, linear: nn.Module, states: Tensor) -> Tensor | None:
+        """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
+        with self.lock:
+            return self._call(linear, states)
+
+    def _call(self, linear: nn.Module, states: Tensor) -> Tensor | None:
+        if states.dtype != torch.float32 or not enabled() or not self._ready(linear) or self.watched is None:
+            return None
+        if not states.numel() or not native_here(self.watched, False, states):
+            return None
+        rows = states.reshape(-1, states.shape[-1])
+        if self.call is None or self.call.texts.length != len(rows):
+            texts = spans(None, 1, 0, len(rows))
+            assert texts is not None
+            self.call = Call(texts, 0)
+        if self.bound is None:
+            self.bound = Bound(self.program, 0, native.load())
+        out = torch.empty(len(rows), self.program.output.width)
+        op = self.bound.operations[0]
+        rows = rows.contiguous()
+        op.x, op.x_stride = rows.data_ptr(), rows.shape[1]
+        op.out, op.out_stride = out.data_ptr(), out.shape[1]
+        self.bound.run(self.call)
+        return out.view(*states.shape[:-1], -1)

@@ -1,0 +1,317 @@
+"""The executor of a stack: its program, the buffers it runs in, and the way from a call's tensors and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cache import KVCache
+from ..cache.layers import KVLayer, StaticLayer
+from ..kernels import native
+from ..structure.maps import Maps, Request, attention_maps, requested, requested_maps
+from ..structure.masks import attention_bias
+from ..structure.places import Listener
+from ..structure.positions import RelativeBuckets, Rotary
+from ..structure.stack import Decoder, Stack
+from .executor import Executor, enabled, native_here
+from .lower import lower, lower_memory
+from .pack import packed
+from .program import Place
+from .run import Bound, Call, Texts, spans
+
+
+class StackExecutor(Executor):
+    """Runs an encoder or a decoder."""
+
+    def _make(self, module: Any) -> None:
+        self.program = lower(module, packed)
+        crosses = any(layer.cross_attention is not None for layer in module.layers)
+        self.memory_program = lower_memory(module, packed) if crosses else None
+        self.bound: Bound | None = None
+        self.memory_bound: Bound | None = None
+        self.span = 0
+
+    def __call__(
+        self,
+        stack: Stack,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        output_attentions: Request,
+        output_hidden_states: Request,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        cache: Any = None,
+    ) -> dict[str, Any] | None:
+        """What `Stack._run` gives, or None where PyTorch has to run.
+
+        Args:
+            stack: whose executor this is.
+            input_ids: (B, T), or None where embeddings are given.
+            attention_mask: (B, past + T), or None.
+            token_type_ids: (B, T), or None.
+            position_ids: (B or 1, T), or None.
+            output_attentions: as in `forward`.
+            output_hidden_states: as in `forward`.
+            memory: the encoder's states, (B, S, D), or None.
+            memory_mask: (B, S), or None.
+            cache: of the tokens before, which grows; or None.
+        """
+        with self.lock:
+            return self._call(
+                *(stack, input_ids, attention_mask, token_type_ids, position_ids, output_attentions),
+                *(output_hidden_states, memory, memory_mask, cache),
+            )
+
+    def _call(
+        self,
+        stack: Stack,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        output_attentions: Request,
+        output_hidden_states: Request,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        cache: Any,
+    ) -> dict[str, Any] | None:
+        masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
+        if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks) or not enabled():
+            return None
+        if not self._ready(stack) or self.watched is None:
+            return None
+        if not native_here(self.watched, stack.training, input_ids, memory, *masks):
+            return None
+        if token_type_ids is not None and stack.embedding.types is None:
+            return None
+        if memory is None and self.memory_program is not None:
+            return None  # the cross-attention is left out
+        if stack.packs and position_ids is not None and attention_mask is None and cache is None:
+            return None  # a row may hold several texts that do not see each other
+        if (heard := self._heard()) is None:
+            return None
+        own, cross = getattr(cache, "self_attention_cache", cache), getattr(cache, "cross_attention_cache", None)
+        past = own.get_seq_length() if own is not None else 0
+        texts = spans(attention_mask, len(input_ids), past, input_ids.shape[1])
+        if texts is None or not (_plain(own, len(stack.layers)) and _plain(cross, len(stack.layers))):
+            return None
+        # A decoder's queries are the last of the keys: padding among them is PyTorch's.
+        if isinstance(stack, Decoder) and (int(texts.end.min()) < past + texts.length or int(texts.first.max()) > past):
+            return None
+        seen = None
+        if memory is not None:
+            seen = spans(memory_mask, len(memory), 0, memory.shape[1])
+            if seen is None or memory.dtype != torch.float32:
+                return None
+        if not self._within(stack, input_ids, token_type_ids, position_ids, past + input_ids.shape[1]):
+            return None  # PyTorch says what is wrong
+        call = Call(texts, past)
+        call.mask = attention_mask
+        if memory is not None and seen is not None:
+            cross = KVCache() if cross is None else cross
+            self._remember(stack, call, memory, seen, cross)
+            length = input_ids.shape[1]
+            call.memory_bias = attention_bias(memory_mask, length, seen.length, False, memory.dtype)[0]
+        if isinstance(stack, Decoder):
+            own = KVCache() if own is None else own
+            call.cache(self._room(stack, texts, own))
+            call.own = own
+        for name, place, listener in heard:
+            if name == "input_ids":
+                input_ids = listener.hear(place, input_ids)
+        call.tokens(input_ids, token_type_ids, position_ids)
+        return self._collect(stack, call, heard, output_attentions, output_hidden_states)
+
+    def _within(self, stack: Any, ids: Tensor, types: Tensor | None, positions: Tensor | None, total: int) -> bool:
+        """Whether every table has a row for every index; the kernels do not ask."""
+        embedding = stack.embedding
+        if not _below(ids, embedding.tokens.num_embeddings):
+            return False
+        if types is not None and not _below(types, embedding.types.num_embeddings):
+            return False
+        if embedding.positions is None:
+            return True
+        room = embedding.positions.table.num_embeddings - embedding.positions.offset
+        return total <= room if positions is None else _below(positions, room, -embedding.positions.offset)
+
+    def _heard(self) -> list[tuple[str, str, Listener]] | None:
+        """What listeners want of the stack: full name, place and listener; None if not all of it is to be had here."""
+        heard = []
+        assert self.watched is not None
+        for path, listener in self.watched.listened():
+            dot = f"{path}." if path else ""
+            for place in dict(self.watched.parts)[path].places:
+                if listener.wants(place) is None:
+                    continue
+                if dot + place == "input_ids" and not listener.changes(place):
+                    heard.append((place, place, listener))
+                    continue
+                found = self.program.places.get(dot + place)
+                if found is None or (listener.changes(place) and not found.own):
+                    return None
+                heard.append((dot + place, place, listener))
+        return heard
+
+    def _room(self, stack: Any, texts: Texts, cache: KVCache) -> list[tuple[Tensor, Tensor]]:
+        """Every layer's buffers of keys and values, with room for the new tokens."""
+        room = []
+        for index, layer in enumerate(stack.layers):
+            part = layer.attention
+            size = (texts.batch, part.kv_heads, texts.length, part.head_dim)
+            keys, values = cache.layer(index).extend(size, torch.float32)
+            room.append((keys, values))
+        return room
+
+    def _remember(self, stack: Any, call: Call, memory: Tensor, seen: Texts, cross: KVCache) -> None:
+        """Let the call see the keys and values of the encoder's states, which are made if they are not there."""
+        if not cross.get_seq_length():
+            assert self.memory_program is not None
+            bound = self.memory_bound = _bound(self.memory_bound, self.memory_program, seen.count)
+            bound.output(seen.count).copy_(seen.laid(memory))
+            room = []
+            for index, layer in enumerate(stack.layers):
+                part = layer.cross_attention
+                size = (seen.batch, part.kv_heads, seen.length, part.head_dim)
+                keys, values = cross.layer(index).extend(size, torch.float32)
+                room.append((keys, values))
+            filling = Call(seen, 0)
+            filling.memory(room, seen)
+            bound.run(filling)
+        call.memory([(layer.held["keys"], layer.held["values"]) for layer in cross.layers], seen)
+        call.memories = cross
+
+    def _collect(
+        self,
+        stack: Any,
+        call: Call,
+        heard: list[tuple[str, str, Listener]],
+        output_attentions: Request,
+        output_hidden_states: Request,
+    ) -> dict[str, Any]:
+        texts, program = call.texts, self.program
+        bound = self._bound(stack, call)
+        count = len(stack.layers)
+        maps = requested_maps(output_attentions, count)
+        kept = requested(output_hidden_states, count + 1)
+        states: list[Tensor | None] = [None] * (count + 1)
+        weights: dict[str, list[Tensor | None]] = {"attention": [None] * count, "cross_attention": [None] * count}
+        stops: list[tuple[int, Callable[[], None]]] = []
+
+        def stop(name: str, act: Callable[[Place], None]) -> None:
+            place = program.places[name]
+            stops.append((place.after, partial(act, place)))
+
+        def hear(listener: Listener, name: str, place: Place) -> None:
+            part, _, short = name.rpartition(".")
+            if short in ("scores", "weights"):
+                wanted = listener.wants(short)
+                assert wanted is not None
+                listener.hear(short, self._map(stack, call, bound, part, place, wanted, short == "weights"))
+                return
+            here = bound.tensor(place.view, texts, place.heads)
+            new = listener.hear(short, here.clone())
+            if listener.changes(short):
+                here.copy_(new)
+
+        def keep_state(index: int, place: Place) -> None:
+            states[index] = bound.tensor(place.view, texts).clone()
+
+        def keep_map(name: str, index: int, wanted: Maps, place: Place) -> None:
+            part = f"layers.{index}.{name}"
+            weights[name][index] = self._map(stack, call, bound, part, place, wanted, True)
+
+        for name, _, listener in heard:
+            if name not in ("output", "input_ids"):
+                stop(name, partial(hear, listener, name))
+        for index in kept - {count}:
+            stop(f"layers.{index}.input", partial(keep_state, index))
+        for index, wanted in maps.items():
+            for name in weights if call.sees else ("attention",):
+                stop(f"layers.{index}.{name}.weights", partial(keep_map, name, index, wanted))
+        start = 0
+        for after, act in sorted(stops, key=itemgetter(0)):
+            bound.run(call, start, after)
+            act()
+            start = after
+        bound.run(call, start)
+        last = bound.tensor(program.output, texts).clone()
+        for name, place, listener in heard:
+            if name == "output":
+                last = listener.hear(place, last)
+        states[count] = last if count in kept else None
+        asked = output_attentions is not None and output_attentions is not False
+        return {
+            "last_hidden_state": last,
+            "hidden_states": tuple(states) if output_hidden_states not in (None, False) else None,
+            "attentions": tuple(weights["attention"]) if asked else None,
+            "cross_attentions": tuple(weights["cross_attention"]) if asked and call.sees else None,
+        }
+
+    def _map(
+        self, stack: Any, call: Call, bound: Bound, part: str, place: Place, wanted: Maps, softmax: bool
+    ) -> Tensor:
+        """Attention weights or scores of one part, from its queries and the keys at hand."""
+        attention = stack.get_submodule(part)
+        query = bound.tensor(place.view, call.texts, place.heads)
+        if part.endswith("cross_attention"):
+            key, bias, causal = _keys(call.memories, part), call.memory_bias, False
+        elif isinstance(stack, Decoder):
+            key = _keys(call.own, part)
+            bias, causal = attention_bias(call.mask, call.texts.length, call.total, True, query.dtype)
+        else:
+            key = bound.tensor(self.program.places[f"{part}.keys"].view, call.texts, attention.kv_heads)
+            bias, causal = attention_bias(call.mask, call.texts.length, call.total, False, query.dtype)
+        if not part.endswith("cross_attention"):
+            bias, causal = stack.positions.bias(bias, causal, call.texts.length, call.total)
+        return attention_maps(query, key, bias, causal, attention.scale, wanted, softmax)
+
+    def _bound(self, stack: Stack, call: Call) -> Bound:
+        """The program with buffers that are large enough, and the positions of this call."""
+        bound = self.bound = _bound(self.bound, self.program, call.texts.count)
+        positions = stack.positions
+        if isinstance(positions, Rotary):
+            cos, sin = positions.rotation(call.positions[None], torch.float32)
+            bound.rotate(cos[0].contiguous(), sin[0].contiguous())
+        elif isinstance(positions, RelativeBuckets):
+            if call.total > self.span:
+                self.span = max(64, 2 * call.total)
+                distance = torch.arange(1 - self.span, self.span)
+                self.relative = positions.table(positions.bucket(distance)).T.detach().float().contiguous()
+            bound.relate(self.relative, self.span)
+        return bound
+
+
+def _below(indices: Tensor, rows: int, first: int = 0) -> bool:
+    least, most = torch.aminmax(indices)
+    return int(least) >= first and int(most) < rows
+
+
+def _keys(cache: Any, part: str) -> Tensor:
+    """The keys that a cache holds for an attention, `layers.<number>.<name>`, (B, kv_heads, S, head_dim)."""
+    keys: Tensor = cache.layers[int(part.split(".")[1])].keys
+    return keys
+
+
+def _plain(cache: KVCache | None, layers: int) -> bool:
+    """Whether a cache holds fp32 numbers in growing or fixed buffers on a CPU."""
+    for layer in [cache.layer(index) for index in range(layers)] if cache is not None else ():
+        if type(layer) not in (KVLayer, StaticLayer):
+            return False
+        for buffer in layer.held.values():
+            if buffer.dtype != torch.float32 or buffer.device.type != "cpu" or buffer.requires_grad:
+                return False
+    return True
+
+
+def _bound(bound: Bound | None, program: Any, tokens: int) -> Bound:
+    """Buffers for so many tokens: those there are, if they are large enough."""
+    if bound is not None and bound.tokens >= tokens:
+        return bound
+    return Bound(program, max(16, tokens if bound is None else 2 * tokens), native.load())

@@ -1,0 +1,1 @@
+"""Analyses: known formulas on the tensors of one call."""

@@ -1,0 +1,1 @@
+"""From the textbook's terms to the calls of a model, and back from any name."""

@@ -1,0 +1,1 @@
+"""The structure of a model, drawn as the textbook draws it."""

@@ -1,0 +1,92 @@
+"""The native code: where it is, how its structures look from Python, and why there is none if there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+FORMATS = {"f32": 0, "f32_t": 1, "f32_panel": 2, "bf16_panel": 3, "q8_panel": 4, "q4_panel": 5}
+ACTIVATIONS = {
+    name: code
+    for code, name in enumerate(("none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu", "relu2"))
+}
+KINDS = {
+    name: code
+    for code, name in enumerate(
+        ("embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add", "select")
+    )
+}
+
+
+class Op(Structure):
+    """`gf_op` of program.h."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("kind", "sync", "activation", "accumulate", "format")),
+        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "causal", "layer", "value", "picked")),
+        *((name, c_int64) for name in ("inputs", "outputs", "ld", "x_stride", "out_stride", "gate_stride", "offset")),
+        *((name, c_float) for name in ("eps", "scale")),
+        *((name, c_void_p) for name in ("x", "out", "weight", "bias", "gate", "types", "positions", "cos", "sin")),
+        ("rotary", c_int64),
+        ("relative", c_void_p),
+        ("relative_span", c_int64),
+        ("maps", c_void_p),
+    ]
+
+
+class KV(Structure):
+    """`gf_kv` of program.h."""
+
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("row_stride", c_int64), ("head_stride", c_int64)]
+
+
+class Call(Structure):
+    """`gf_call` of program.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("tokens", "texts")),
+        *((name, c_void_p) for name in ("starts", "ids", "type_ids", "position_ids", "places", "first_key", "keys")),
+        *((name, c_void_p) for name in ("memory_first", "memory_keys", "cache", "memory")),
+        ("picked", c_int64),
+        ("picks", c_void_p),
+        *((name, c_int64) for name in ("map_queries", "map_keys")),
+    ]
+
+
+@cache
+def _found() -> tuple[Any, str]:
+    """The library, or None, and what is to be said of it."""
+    files = sorted(Path(__file__).parent.glob("_native*.so")) + sorted(Path(__file__).parent.glob("_native*.pyd"))
+    if not files:
+        return None, "no compiler was found when the package was installed: install one, and the package again"
+    try:
+        library = ctypes.CDLL(str(files[0]))
+    except OSError as error:
+        return None, f"{files[0].name} cannot be loaded: {error}"
+    library.gf_run.argtypes = [c_void_p, c_int64, c_void_p, c_int]
+    library.gf_packed_bytes.argtypes = [c_int, c_int64, c_int64]
+    library.gf_packed_bytes.restype = c_int64
+    library.gf_pack.argtypes = [c_int, c_int64, c_int64, c_void_p, c_int, c_int64, c_int64, c_void_p, c_int]
+    library.gf_unpack.argtypes = [c_int, c_int64, c_int64, c_void_p, c_void_p]
+    library.gf_isa.restype = c_char_p
+    library.gf_force_isa.argtypes = [c_char_p]
+    if library.gf_version() != VERSION:
+        return None, f"{files[0].name} is of another version: install the package again"
+    if (wanted := os.environ.get("GLASSFORMER_ISA")) and library.gf_force_isa(wanted.encode()):
+        return None, f"GLASSFORMER_ISA={wanted} asks for instructions that this processor does not have"
+    return library, f"{files[0].name}, {library.gf_isa().decode()}"
+
+
+def load() -> Any:
+    """The library, or None; see `reason`."""
+    return _found()[0]
+
+
+def reason() -> str:
+    """Which library is used, or why there is none."""
+    return _found()[1]

@@ -1,0 +1,82 @@
+// gf_pack, gf_unpack and gf_packed_bytes. What panels look like stands in linear.inc and quantised.inc.
+#include <stdint.h>
+#include <string.h>
+
+#include "codes.h"
+#include "isa.h"
+
+namespace {
+
+constexpr int64_t AT_ONCE = 4;  // panels that a thread takes at a time
+
+void pack_panels(Team& team, const void* argument) {
+    const Packing& packing = *static_cast<const Packing*>(argument);
+    const int64_t panels = (packing.outputs + 15) / 16;
+    for (int64_t first = team.claim(AT_ONCE); first < panels; first = team.claim(AT_ONCE))
+        kernels_in_use().pack(packing, first, first + AT_ONCE < panels ? first + AT_ONCE : panels);
+}
+
+float of_bf16(const uint8_t* p) {
+    uint16_t half;
+    memcpy(&half, p, 2);
+    const uint32_t whole = static_cast<uint32_t>(half) << 16;
+    float f;
+    memcpy(&f, &whole, 4);
+    return f;
+}
+
+// Element (lane, i) of a panel.
+float element(int format, const uint8_t* panel, int64_t lane, int64_t i) {
+    const int64_t pair = i / 64, second = i / 32 % 2, k = i % 32;
+    float f = 0.0f;
+    switch (format) {
+        case GF_F32_PANEL: memcpy(&f, panel + (i * 16 + lane) * 4, 4); return f;
+        case GF_BF16_PANEL: return of_bf16(panel + ((i / 2 * 16 + lane) * 2 + i % 2) * 2);
+        case GF_Q8_PANEL:
+            panel += pair * 1088;
+            return (panel[second * 512 + k / 4 * 64 + lane * 4 + k % 4] - 128) *
+                   of_bf16(panel + 1024 + (second * 16 + lane) * 2);
+        default: {
+            panel += pair * 576;
+            const uint8_t both = panel[second * 256 + k / 8 * 64 + lane * 4 + k % 4];
+            return (CODES[k / 4 % 2 ? both >> 4 : both & 15] - 128) *
+                   of_bf16(panel + 512 + (second * 16 + lane) * 2);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t gf_packed_bytes(int format, int64_t outputs, int64_t inputs) {
+    if (outputs <= 0 || inputs <= 0) return 0;
+    const int64_t panels = (outputs + 15) / 16, pairs = (inputs + 63) / 64;
+    switch (format) {
+        case GF_F32_PANEL: return panels * inputs * 64;
+        case GF_BF16_PANEL: return panels * ((inputs + 1) / 2) * 64;
+        case GF_Q8_PANEL: return panels * pairs * 1088;
+        case GF_Q4_PANEL: return panels * pairs * 576;
+        default: return 0;
+    }
+}
+
+int gf_pack(int format, int64_t outputs, int64_t inputs, const void* source, int source_type, int64_t row_stride,
+            int64_t column_stride, void* packed, int threads) {
+    if (gf_packed_bytes(format, outputs, inputs) == 0 || (source_type != 0 && source_type != 1)) return -1;
+    const Packing packing{format, outputs, inputs, source, source_type, row_stride, column_stride, packed};
+    on_team(threads, 1, pack_panels, &packing);
+    return 0;
+}
+
+int gf_unpack(int format, int64_t outputs, int64_t inputs, const void* packed, float* out) {
+    if (gf_packed_bytes(format, outputs, inputs) == 0) return -1;
+    const int64_t bytes = gf_packed_bytes(format, 16, inputs);
+    for (int64_t o = 0; o < outputs; o++)
+        for (int64_t i = 0; i < inputs; i++)
+            out[o * inputs + i] =
+                element(format, static_cast<const uint8_t*>(packed) + o / 16 * bytes, o % 16, i);
+    return 0;
+}
+
+}  // extern "C"

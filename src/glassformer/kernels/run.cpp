@@ -1,0 +1,284 @@
+// Running a program: the pool of threads, the choice of an instruction set, and the walk over the operations.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#ifdef _WIN32
+#include <process.h>
+#define getpid _getpid
+#else
+#include <unistd.h>
+#endif
+
+#include "isa.h"
+#include "program.h"
+#include "team.h"
+
+namespace {
+
+constexpr int MOST_THREADS = 64;
+using Clock = std::chrono::steady_clock;
+
+// Waiting in a loop: at full attention for some 50 µs, then giving way to whoever else wants the core.
+struct Spin {
+    bool crowded;  // more threads than cores: give way at once
+    unsigned turns = 0;
+
+    void once() {
+        if (turns++ < 1000 && !crowded) {
+#if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+#elif defined(__aarch64__)
+            asm volatile("yield");
+#endif
+        } else {
+            std::this_thread::yield();
+        }
+    }
+};
+
+struct Memory {
+    char* data = nullptr;
+    size_t size = 0;
+
+    void grow(size_t bytes) {
+        if (bytes <= size) return;
+        ::operator delete(data, std::align_val_t(64));
+        data = nullptr, size = 0;
+        size_t room = (bytes + bytes / 4 + 4095) & ~size_t(4095);
+        data = static_cast<char*>(::operator new(room, std::align_val_t(64)));
+        size = room;
+    }
+};
+
+struct Job {
+    int threads;
+    void (*work)(Team&, const void*);
+    const void* argument;
+};
+
+// A thread of the pool, and how it is woken: `turn` grows by one for each job in which it takes part.
+struct alignas(64) Worker {
+    std::atomic<uint64_t> turn{0};
+    std::atomic<bool> parked{false};
+    std::mutex mutex;
+    std::condition_variable wake;
+};
+
+}  // namespace
+
+struct Pool {
+    const long pid = getpid();
+    const int cores = (int)std::thread::hardware_concurrency();
+    std::mutex one_job;  // callers on several threads take turns
+    alignas(64) std::atomic<int> arrived{0};
+    alignas(64) std::atomic<uint32_t> phase{0};
+    std::atomic<bool> crowded{false};
+    Job job{};
+    std::chrono::microseconds patience{1000};  // how long a thread looks out for the next job before it sleeps
+    std::vector<Worker*> workers;              // threads 1, 2, ...
+    Memory own[MOST_THREADS], common;
+    std::vector<int64_t> tickets;
+
+    Pool() {
+        if (const char* text = std::getenv("GLASSFORMER_SPIN_US"))
+            patience = std::chrono::microseconds(std::strtol(text, nullptr, 10));
+    }
+
+    // As many threads as are wanted, or as the system gives.
+    int hire(int threads) {
+        while ((int)workers.size() < threads - 1) {
+            Worker* worker = new Worker;
+            try {
+                std::thread(&Pool::serve, this, worker, (int)workers.size() + 1).detach();
+            } catch (const std::system_error&) {
+                delete worker;
+                break;
+            }
+            workers.push_back(worker);
+        }
+        return std::min(threads, (int)workers.size() + 1);
+    }
+
+    void run(const Job& given, int64_t counters) {
+        std::lock_guard<std::mutex> lock(one_job);
+        tickets.assign(counters, 0);
+        job = given;
+        job.threads = hire(std::clamp(given.threads, 1, MOST_THREADS));
+        crowded = job.threads > cores;
+        for (int i = 0; i < job.threads - 1; i++) {
+            Worker& worker = *workers[i];
+            worker.turn.fetch_add(1);
+            if (worker.parked.load()) {
+                std::lock_guard<std::mutex> asleep(worker.mutex);
+                worker.wake.notify_one();
+            }
+        }
+        take_part(0);
+    }
+
+    void serve(Worker* worker, int thread) noexcept {
+        for (uint64_t done = 0;; done++) {
+            Spin spin{crowded};
+            for (auto until = Clock::now() + patience; worker->turn.load() == done; spin.once()) {
+                if (spin.turns % 64 || Clock::now() < until) continue;
+                std::unique_lock<std::mutex> lock(worker->mutex);
+                worker->parked.store(true);
+                worker->wake.wait(lock, [&] { return worker->turn.load() != done; });
+                worker->parked.store(false);
+            }
+            take_part(thread);
+        }
+    }
+
+    void take_part(int thread) noexcept {
+        Job now = job;  // as the next one may be there as soon as the barrier is passed
+        Team team{thread, now.threads, this, tickets.data()};
+        now.work(team, now.argument);
+        team.barrier();
+    }
+
+    // The pool of this process: a child made by fork has none of its parent's threads, and makes its own.
+    static Pool& of_process() {
+        static std::atomic<Pool*> pool{nullptr};
+        Pool* known = pool.load(std::memory_order_acquire);
+        while (known == nullptr || known->pid != getpid()) {
+            Pool* made = new Pool;
+            if (pool.compare_exchange_strong(known, made, std::memory_order_acq_rel)) return *made;
+            delete made;
+        }
+        return *known;
+    }
+};
+
+void Team::barrier() {
+    if (threads == 1) return;
+    uint32_t phase = pool->phase.load(std::memory_order_relaxed);
+    if (pool->arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+        pool->arrived.store(0, std::memory_order_relaxed);
+        pool->phase.store(phase + 1, std::memory_order_release);
+        return;
+    }
+    for (Spin spin{pool->crowded}; pool->phase.load(std::memory_order_acquire) == phase;) spin.once();
+}
+
+void Team::share(int64_t count, int64_t& first, int64_t& last) const {
+    first = count * thread / threads;
+    last = count * (thread + 1) / threads;
+}
+
+int64_t Team::claim(int64_t count) { return __atomic_fetch_add(ticket, count, __ATOMIC_RELAXED); }
+
+void* Team::scratch(size_t bytes) {
+    pool->own[thread].grow(bytes);
+    return pool->own[thread].data;
+}
+
+void* Team::shared(size_t bytes) {
+    // Asked before anybody can have passed the barrier, so that all threads see the same answer.
+    bool grows = bytes > pool->common.size;
+    barrier();
+    if (grows) {
+        if (thread == 0) pool->common.grow(bytes);
+        barrier();
+    }
+    return pool->common.data;
+}
+
+void on_team(int threads, int64_t tickets, void (*work)(Team&, const void*), const void* argument) {
+    Pool::of_process().run({threads, work, argument}, tickets);
+}
+
+namespace {
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+#if defined(__x86_64__)
+// Two whose names not every compiler's __builtin_cpu_supports knows.
+bool has_f16c() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+
+bool has_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+#endif
+
+// The tables that this processor can run, the best first.
+std::vector<const Kernels*> runnable() {
+    std::vector<const Kernels*> tables;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vnni") && has_bf16())
+        tables.push_back(&kernels_avx512);
+    if (avx2) tables.push_back(&kernels_avx2);
+#elif defined(__aarch64__)
+    tables.push_back(&kernels_neon);
+#endif
+    tables.push_back(&kernels_portable);
+    return tables;
+}
+
+struct Program {
+    const gf_op* ops;
+    int64_t count;
+    const gf_call* call;
+    const Kernels* kernels;
+};
+
+void walk(Team& team, const void* argument) {
+    const Program program = *static_cast<const Program*>(argument);
+    for (const gf_op* op = program.ops; op < program.ops + program.count; op++, team.ticket++) {
+        program.kernels->run(*op, *program.call, team);
+        if (op->sync) team.barrier();
+    }
+}
+
+}  // namespace
+
+const Kernels& kernels_in_use() {
+    const Kernels* table = chosen.load();
+    if (table == nullptr) chosen.store(table = runnable().front());
+    return *table;
+}
+
+extern "C" {
+
+int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
+    for (int64_t i = 0; i < count; i++)
+        if (ops[i].kind < GF_EMBED || ops[i].kind > GF_SELECT) return -1;
+    if (count == 0) return 0;
+    const Program program{ops, count, call, &kernels_in_use()};
+    on_team(threads, count, walk, &program);
+    return 0;
+}
+
+const char* gf_isa(void) { return kernels_in_use().name; }
+
+int gf_force_isa(const char* name) {
+    for (const Kernels* table : runnable())
+        if (std::strcmp(table->name, name) == 0) {
+            chosen.store(table);
+            return 0;
+        }
+    return -1;
+}
+
+int gf_version(void) { return GF_VERSION; }
+
+}  // extern "C"
