@@ -23,7 +23,7 @@ enum gf_format {
     GF_F32_T = 1,       // fp32, element (o, i) at i * ld + o: stored the other way round, as GPT-2's files are
     GF_F32_PANEL = 2,   // fp32 in panels of 16 outputs: panel p holds inputs x 16 numbers, input after input
     GF_BF16_PANEL = 3,  // bf16 in panels of 16 outputs, alike
-    GF_Q8_PANEL = 4,    // int8 in groups of 32 inputs with one fp16 scale an output and group; see gf_pack
+    GF_Q8_PANEL = 4,    // int8 in groups of 32 inputs with one bf16 scale an output and group: quantised.inc
     GF_Q4_PANEL = 5     // int4, alike
 };
 
