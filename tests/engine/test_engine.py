@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -244,6 +246,22 @@ def test_a_program_can_be_read(name: str) -> None:
         assert {matrix.name: (matrix.outputs, matrix.inputs) for matrix in linear if matrix} == expected
         assert f"{program.nbytes:,} B of weights" in str(found)
     assert all(executor.reason is None for executor in executors(model))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_model_that_is_gone_is_gone(name: str) -> None:
+    """Executors do not keep a model, nor its weights, alive."""
+    model = copy.deepcopy(ours(name))
+    with torch.no_grad():
+        model(**inputs(name))
+    gone = [weakref.ref(model), *map(weakref.ref, model.base_model.stacks)]
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert all(ref() is None for ref in gone)
+    finally:
+        gc.enable()
 
 
 def test_threads_share_a_model() -> None:

@@ -38,7 +38,8 @@ class Watched:
         self.root = weakref.ref(root)
         modules = list(root.modules())
         self.hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        self.parts = [(path, part) for path, part in root.named_modules() if isinstance(part, Announcing)]
+        # Weak, as the module holds this: nothing may keep a model's memory when the model is gone.
+        self.parts = [(path, weakref.ref(part)) for path, part in root.named_modules() if isinstance(part, Announcing)]
         self.weights = list(root.parameters())
         self.trained = [weight for weight in self.weights if weight.requires_grad]
         self._held = [held for module in modules for held in (module._modules, module._parameters)]
@@ -62,9 +63,10 @@ class Watched:
         """Whether no hook would be missed."""
         return not any(self.hooks) and not (hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
-    def listened(self) -> list[tuple[str, Listener]]:
-        """The parts that somebody listens to, by their paths."""
-        return [(path, part.listener) for path, part in self.parts if part.listener is not None]
+    def listened(self) -> list[tuple[str, Announcing, Listener]]:
+        """The parts that somebody listens to: path, part and listener."""
+        parts = [(path, part()) for path, part in self.parts]
+        return [(path, part, part.listener) for path, part in parts if part is not None and part.listener is not None]
 
 
 def native_here(watched: Watched, training: bool, *inputs: Tensor | None) -> bool:

@@ -145,9 +145,9 @@ class StackExecutor(Executor):
         """What listeners want of the stack: full name, place and listener; None if not all of it is to be had here."""
         heard = []
         assert self.watched is not None
-        for path, listener in self.watched.listened():
+        for path, part, listener in self.watched.listened():
             dot = f"{path}." if path else ""
-            for place in dict(self.watched.parts)[path].places:
+            for place in part.places:
                 if listener.wants(place) is None:
                     continue
                 if dot + place == "input_ids" and not listener.changes(place):
