@@ -68,6 +68,14 @@ def table(title: str, cases: Cases, rounds: int) -> None:
     print()
 
 
+def traced(model: Any, record: Any, **call: Any) -> Any:
+    """A call whose trace records some maps, with the maps where the table looks for them."""
+    with model.trace(record) as trace:
+        output = model(**call)
+    output["attentions"] = tuple(trace[name] for name in trace.names)
+    return output
+
+
 def models(peer_class: Any, config: Any) -> tuple[Any, Any, Any]:
     """The same model in this library, and in the peer with its fast kernel and with the one that gives maps."""
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +102,7 @@ def main() -> None:
         "glassformer, no maps": lambda: ours(ids),
         "glassformer, one layer": lambda: ours(ids, output_attentions=[5]),
         "glassformer, one head": lambda: ours(ids, output_attentions={5: 3}),
+        "glassformer, trace of one layer": lambda: traced(ours, "*.5.attention.weights", input_ids=ids),
         "glassformer, all layers": lambda: ours(ids, output_attentions=True),
         "transformers sdpa, no maps": lambda: sdpa(ids),
         "transformers eager, all layers": lambda: eager(ids, output_attentions=True),
@@ -109,6 +118,7 @@ def main() -> None:
         "glassformer, no maps": lambda: ours(**call),
         "glassformer, one layer": lambda: ours(**call, output_attentions=[5]),
         "glassformer, one head": lambda: ours(**call, output_attentions={5: 3}),
+        "glassformer, trace of one head": lambda: traced(ours, {"*.5.attention.weights": Maps(heads=3)}, **call),
         "glassformer, one row of queries": lambda: ours(**call, output_attentions={5: Maps(queries=-1)}),
         "transformers sdpa, no maps": lambda: sdpa(**call),
         "transformers eager, all layers": lambda: eager(**call, output_attentions=True),
