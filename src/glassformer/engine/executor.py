@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def native_here(watched: Watched, training: bool, *inputs: Tensor | None) -> boo
     )
 
 
-class Executor:
+class Executor(ABC):
     """What executors share: they belong to one module, and a copy of the module begins with a new one.
 
     Attributes:
@@ -92,7 +93,22 @@ class Executor:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.watched: Watched | None = None
-        self.lock = threading.Lock()  # the buffers are one call's at a time
+        self.lock = threading.RLock()  # the buffers are one call's at a time
+        self.busy = False
+
+    def __call__(self, *call: Any) -> Any:
+        """What the module gives, or None where PyTorch has to run: as `_call`, one call after the other.
+
+        A call from within a call, as a listener may make one, is PyTorch's.
+        """
+        with self.lock:
+            if self.busy:
+                return None
+            self.busy = True
+            try:
+                return self._call(*call)
+            finally:
+                self.busy = False
 
     def __copy__(self) -> Executor:
         return type(self)()
@@ -120,5 +136,10 @@ class Executor:
             self.reason = str(unknown)
         return self.reason is None
 
+    @abstractmethod
     def _make(self, module: Any) -> None:
-        raise NotImplementedError
+        """Make the programs of a module, or raise Unknown."""
+
+    @abstractmethod
+    def _call(self, *call: Any) -> Any:
+        """Run a call, or give None where PyTorch has to."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..structure import activations
 from ..structure.attention import Attention, CrossAttention
-from ..structure.embedding import Embedding
+from ..structure.embedding import Embedding, Table
 from ..structure.feedforward import FeedForward, GatedFeedForward
 from ..structure.layer import Layer, Residual
 from ..structure.norms import RMSNorm
@@ -97,6 +97,7 @@ def lower(stack: Stack, pack: Pack) -> Program:
     Raises:
         Unknown: if a part is of a kind that the engine does not compute, naming it.
     """
+    _table("embedding.tokens", stack.embedding.tokens)
     build = Builder(pack, isinstance(stack, Decoder))
     width = stack.embedding.tokens.embedding_dim
     stream = build.view("states", width)
@@ -147,6 +148,11 @@ def _meeting(operation: Operation) -> Operation:
     return Operation(**{**vars(operation), "meets": True})
 
 
+def _table(part: str, table: nn.Module) -> None:
+    if type(table) not in (nn.Embedding, Table) or table.max_norm is not None:
+        raise Unknown(f"{part} is a {type(table).__name__} that is looked up in its own way")
+
+
 def _embedding(build: Builder, part: str, embedding: nn.Module, out: View) -> None:
     if not isinstance(embedding, Embedding):
         raise Unknown(f"{part} is a {type(embedding).__name__}")
@@ -156,6 +162,7 @@ def _embedding(build: Builder, part: str, embedding: nn.Module, out: View) -> No
     vectors: dict[str, Tensor] = {}
     settings: dict[str, Any] = {"scale": embedding.scale}
     if embedding.types is not None:
+        _table(f"{part}.types", embedding.types)
         vectors["types"] = embedding.types.weight
     if embedding.positions is not None:
         if type(embedding.positions) is not Learned:

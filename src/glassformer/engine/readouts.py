@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..kernels import native
 from .executor import Executor, enabled, native_here
-from .lower import Builder
+from .lower import Builder, Unknown
 from .pack import packed
 from .program import Program
 from .run import Bound, Call, spans
@@ -19,6 +19,8 @@ class ReadoutExecutor(Executor):
     """Runs the linear layer of a readout."""
 
     def _make(self, module: Any) -> None:
+        if type(module) is not nn.Linear:
+            raise Unknown(f"the readout is a {type(module).__name__}, not a Linear")
         build = Builder(packed, False)
         states, scores = build.view("states", module.in_features), build.view("scores", module.out_features)
         build.linear("linear", module, states, scores)
@@ -26,12 +28,8 @@ class ReadoutExecutor(Executor):
         self.bound: Bound | None = None
         self.call: Call | None = None
 
-    def __call__(self, linear: nn.Module, states: Tensor) -> Tensor | None:
-        """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
-        with self.lock:
-            return self._call(linear, states)
-
     def _call(self, linear: nn.Module, states: Tensor) -> Tensor | None:
+        """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
         if states.dtype != torch.float32 or not enabled() or not self._ready(linear) or self.watched is None:
             return None
         if not states.numel() or not native_here(self.watched, False, states):

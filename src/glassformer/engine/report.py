@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..kernels import native
-from .executor import Executor, enabled
+from .executor import enabled
 from .lower import Unknown, lower
 from .pack import packed
 from .program import Program
@@ -68,8 +68,3 @@ def programs(model: Any) -> Programs:
         except Unknown as unknown:
             found[name] = str(unknown)
     return Programs(found)
-
-
-def executors(model: Any) -> list[Executor]:
-    """The executors of a model's stacks and readouts."""
-    return [part.executor for part in model.modules() if isinstance(getattr(part, "executor", None), Executor)]

@@ -36,7 +36,7 @@ class StackExecutor(Executor):
         self.memory_bound: Bound | None = None
         self.span = 0
 
-    def __call__(
+    def _call(
         self,
         stack: Stack,
         input_ids: Tensor | None,
@@ -63,25 +63,6 @@ class StackExecutor(Executor):
             memory_mask: (B, S), or None.
             cache: of the tokens before, which grows; or None.
         """
-        with self.lock:
-            return self._call(
-                *(stack, input_ids, attention_mask, token_type_ids, position_ids, output_attentions),
-                *(output_hidden_states, memory, memory_mask, cache),
-            )
-
-    def _call(
-        self,
-        stack: Stack,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        output_attentions: Request,
-        output_hidden_states: Request,
-        memory: Tensor | None,
-        memory_mask: Tensor | None,
-        cache: Any,
-    ) -> dict[str, Any] | None:
         masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
         if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks) or not enabled():
             return None
