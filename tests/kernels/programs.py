@@ -11,7 +11,20 @@ from glassformer.kernels import native
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None)
 LIBRARY = native.load()
-ISAS = [name for name in ("portable", "neon", "avx2", "avx512") if LIBRARY and LIBRARY.gf_force_isa(name.encode()) == 0]
+
+
+def has(isa):
+    """Whether the machine has an instruction set; what is in use stays."""
+    used = LIBRARY and LIBRARY.gf_isa()
+    found = bool(LIBRARY) and LIBRARY.gf_force_isa(isa.encode()) == 0
+    if found:
+        LIBRARY.gf_force_isa(used)
+    return found
+
+
+ISAS = [
+    isa for isa in ("portable", "neon", "avx2", "avx512") if has(isa)
+]  # the tiles of "amx" round otherwise: test_amx
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=native.reason())
 each_isa = pytest.mark.parametrize("isa", ISAS)
 
@@ -52,19 +65,21 @@ def caches(*layers):
     return made
 
 
-def run(ops, isa, threads=1, starts=None, cache=None, memory=None, map_queries=0, map_keys=0, tokens=None, **arrays):
-    """Run a program; `starts` are the texts' first tokens and the end, the arrays become int64."""
+def run(ops, isa, threads=1, starts=None, map_queries=0, map_keys=0, prefix_keys=0, tokens=None, **arrays):
+    """Run a program; `starts` are the texts' first tokens and the end, the arrays become int64; `caches` stay."""
     assert LIBRARY.gf_force_isa(isa.encode()) == 0
     starts = [0, tokens] if starts is None else starts
+    layers = {name: arrays.pop(name, None) for name in ("cache", "memory", "prefix")}
     arrays = {name: guarded(values, np.int64) for name, values in {"starts": starts, **arrays}.items()}
     call = native.Call(tokens=starts[-1], texts=len(starts) - 1, map_queries=map_queries, map_keys=map_keys)
+    call.prefix_keys = prefix_keys
     for name, values in arrays.items():
         setattr(call, name, pointer(values))
     if "picks" in arrays:
         call.picked = len(arrays["picks"])
-    for name, layers in (("cache", cache), ("memory", memory)):
-        if layers is not None:
-            setattr(call, name, ctypes.addressof(layers))
+    for name, table in layers.items():
+        if table is not None:
+            setattr(call, name, ctypes.addressof(table))
     program = (native.Op * len(ops))(*ops)
     return LIBRARY.gf_run(ctypes.addressof(program), len(ops), ctypes.addressof(call), threads)
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <algorithm>
 #include <memory>
@@ -32,7 +33,7 @@ struct Case {
     std::vector<std::vector<int64_t>> integers;
     std::vector<std::unique_ptr<void, decltype(&free)>> packed;
     std::vector<gf_op> ops;
-    std::vector<gf_kv> cache, memory;
+    std::vector<gf_kv> cache, memory, prefix;
     gf_call call{};
 
     explicit Case(uint64_t seed) : random{seed * 0x9e3779b97f4a7c15ull + 1} {}
@@ -57,14 +58,21 @@ struct Case {
     }
 
     gf_op& linear(const float* x, int64_t inputs, float* out, int64_t outputs, int activation) {
-        const int format = int(random.between(GF_F32, GF_Q4_PANEL));
+        const int format = int(random.between(GF_F32, GF_BF16_T));
         const float* weight = numbers(outputs * inputs);
         for (int64_t i = 0; i < outputs * inputs; i++) floats.back()[i] /= sqrtf(float(inputs));
         const float* bias = random.between(0, 1) ? numbers(outputs) : nullptr;
         gf_op& op = add(GF_LINEAR, x, inputs, out, outputs);
         op.format = format, op.activation = activation, op.bias = bias;
-        op.ld = format == GF_F32_T ? outputs : inputs, op.weight = weight;
-        if (format >= GF_F32_PANEL) {
+        op.ld = format == GF_F32_T || format == GF_BF16_T ? outputs : inputs, op.weight = weight;
+        if (format >= GF_BF16) {
+            // The upper halves of the numbers, in memory that is just as large.
+            packed.emplace_back(malloc(size_t(outputs * inputs * 2)), &free);
+            uint16_t* halves = static_cast<uint16_t*>(packed.back().get());
+            for (int64_t i = 0; i < outputs * inputs; i++)
+                memcpy(halves + i, reinterpret_cast<const char*>(weight + i) + 2, 2);
+            op.weight = halves;
+        } else if (format >= GF_F32_PANEL) {
             void* made = nullptr;
             if (posix_memalign(&made, 64, gf_packed_bytes(format, outputs, inputs))) abort();
             packed.emplace_back(made, &free);
@@ -90,8 +98,8 @@ void build(Case& c) {
     const int64_t kv_width = kv_heads * head_dim, inner = r.between(1, 150);
     const bool few = r.between(0, 1), cached = r.between(0, 2) > 0;
     std::vector<int64_t> starts{0}, places, first(texts), keys(texts), memory_first(texts), memory_keys(texts), ids;
-    std::vector<int64_t> types, positions, picks;
-    int64_t room = 1, memory_room = 1, longest = 1;
+    std::vector<int64_t> types, positions, picks, rows, shared;
+    int64_t room = 1, memory_room = 1, longest = 1, shortest = 1200;
     for (int64_t t = 0; t < texts; t++) {
         const int64_t length = few ? r.between(1, 3) : r.between(1, 70), past = r.between(0, few ? 1200 : 60);
         for (int64_t i = 0; i < length; i++) {
@@ -100,7 +108,7 @@ void build(Case& c) {
             if (r.between(0, 2) == 0) picks.push_back(starts.back() + i);
         }
         starts.push_back(starts.back() + length);
-        room = std::max(room, past + length);
+        room = std::max(room, past + length), shortest = std::min(shortest, past);
         keys[t] = cached ? past + length : r.between(0, length);
         first[t] = r.between(0, cached ? past : keys[t]);
         memory_keys[t] = r.between(0, 90), memory_first[t] = r.between(0, memory_keys[t]);
@@ -108,7 +116,11 @@ void build(Case& c) {
         longest = std::max(longest, length);
     }
     const int64_t n = starts.back(), m = (int64_t)picks.size();
-    c.cache = {c.layer(texts, kv_heads, room, head_dim)};
+    // Texts in any rows of a cache that may begin behind a prefix, which they share, as they do the memory.
+    const int64_t split = cached && r.between(0, 1) ? r.between(0, shortest) : 0;
+    for (int64_t t = 0; t < texts; t++) shared.push_back(r.between(0, texts - 1)), rows.push_back(texts - 1 - t);
+    c.cache = {c.layer(texts, kv_heads, room - split, head_dim)};
+    c.prefix = {c.layer(texts, kv_heads, split, head_dim)};
     c.memory = {c.layer(texts, kv_heads, memory_room, head_dim)};
 
     float *a = c.numbers(n * width), *b = c.numbers(n * width), *mixed = c.numbers(n * width);
@@ -116,8 +128,8 @@ void build(Case& c) {
     float *qkv = c.numbers(n * joined), *gate = c.numbers(n * inner), *up = c.numbers(n * inner);
     std::vector<float>& table = (c.numbers(10 * width), c.floats.back());  // as bf16 it would be half of this
     gf_op& embed = c.add(GF_EMBED, nullptr, 0, a, width);
-    embed.format = r.between(0, 1) ? GF_BF16_PANEL : GF_F32, embed.ld = width;
-    if (embed.format == GF_BF16_PANEL) {
+    embed.format = r.between(0, 1) ? GF_BF16 : GF_F32, embed.ld = width;
+    if (embed.format == GF_BF16) {
         uint16_t* narrow = reinterpret_cast<uint16_t*>(table.data());
         for (int64_t i = 0; i < 20 * width; i++) narrow[i] = uint16_t(0x3e00 + r.between(0, 511));
     }
@@ -170,6 +182,8 @@ void build(Case& c) {
     c.call.first_key = c.whole(first), c.call.keys = c.whole(keys);
     c.call.memory_first = c.whole(memory_first), c.call.memory_keys = c.whole(memory_keys);
     c.call.cache = c.cache.data(), c.call.memory = c.memory.data();
+    c.call.rows = c.whole(rows), c.call.memory_rows = c.whole(shared);
+    if (split > 0) c.call.prefix = c.prefix.data(), c.call.prefix_rows = c.whole(shared), c.call.prefix_keys = split;
 }
 
 // The picked logits of a program of some seed.
@@ -191,13 +205,14 @@ void compare(uint64_t seed, const Numbers& a, const Numbers& b, float tolerance,
         }
 }
 
-// On several threads as on one; on any instruction set as in portable code, but for what eight bits round otherwise.
+// On several threads as on one; on any instruction set as in portable code, but for what eight bits round otherwise, and
+// the tiles of AMX, which round rows to bf16 where the others round them to bytes.
 void check(uint64_t seed, const char* isa) {
     const int threads = 2 + int(seed % 4);
     const Numbers alone = logits_of(seed, 1);
     compare(seed, alone, logits_of(seed, threads), 1e-5f, "on several threads");
     gf_force_isa("portable");
-    compare(seed, alone, logits_of(seed, threads), 2e-2f, "in portable code");
+    compare(seed, alone, logits_of(seed, threads), strcmp(isa, "amx") ? 2e-2f : 5e-2f, "in portable code");
     gf_force_isa(isa);
 }
 
@@ -205,7 +220,7 @@ void check(uint64_t seed, const char* isa) {
 
 int main(int count, char** arguments) {
     const int programs = count > 1 ? atoi(arguments[1]) : 25;
-    for (const char* isa : {"portable", "neon", "avx2", "avx512"}) {
+    for (const char* isa : {"portable", "neon", "avx2", "avx512", "amx"}) {
         if (gf_force_isa(isa)) continue;
         for (int seed = 0; seed < programs; seed++) check(uint64_t(seed), isa);
         std::thread other([] {

@@ -187,6 +187,43 @@ def test_memory(isa, case, threads):
 
 @each_isa
 @many
+@given(case=st.one_of(cases(size=1.0), cases(texts=few, size=1.0)), threads=st.integers(1, 3), data=st.data())
+def test_rows_and_a_shared_prefix(isa, case, threads, data):
+    """Texts have rows of the cache in any order, and begin with rows of a prefix that several may share."""
+    texts = len(case.lengths)
+    split = data.draw(st.integers(0, min(case.keys)))
+    rows = np.array(data.draw(st.permutations(range(texts + 1)))[:texts])
+    shared = np.array(data.draw(st.lists(st.integers(0, texts - 1), min_size=texts, max_size=texts)))
+    case.first = [0] * texts
+    own, prefix = [], []
+    for layer in case.layers:
+        own.append([]), prefix.append([])
+        for part in layer:
+            part[np.isnan(part)] = 1.5
+            beginning = guarded(part[:, :, :split])
+            part[:, :, :split] = beginning[shared]
+            tail = np.full((texts + 1, *part.shape[1:]), np.nan, np.float32)[:, :, split:]
+            for text, keys in enumerate(case.keys):
+                tail[rows[text], :, : keys - split] = part[text, :, split:keys]
+            own[-1].append(guarded(tail)), prefix[-1].append(beginning)
+    given = {"cache": caches(*own), "rows": rows, "prefix": caches(*prefix), "prefix_rows": shared}
+    assert case.run(isa, threads, prefix_keys=split, **given) == 0
+    case.check()
+
+
+@each_isa
+def test_shared_memory(isa):
+    """Several texts look at one row of the memory."""
+    case = Case(4, [1, 2, 30], [40, 39, 11], heads=2, group=2, head_dim=24, causal=False)
+    rows = [2, 0, 2]
+    given = {"memory": caches(*case.layers), "memory_first": [0, 0, 0], "memory_keys": [41, 41, 41]}
+    assert case.run(isa, 2, case.op(layer=1001), memory_rows=rows, **given) == 0
+    case.layers = [tuple(part[rows] for part in layer) for layer in case.layers]
+    case.check()
+
+
+@each_isa
+@many
 @given(case=st.one_of(cases(size=1.0), cases(texts=few, size=1.0)), threads=st.integers(1, 3), wider=st.integers(0, 5))
 def test_maps(isa, case, threads, wider):
     """The weights are written beside the output, with zeros where a query does not look."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from glassformer.kernels import native
 
 from .programs import ISAS, LIBRARY, each_isa, guarded, needs_library, op, pointer, run, spaced
+from .test_pack import of_bf16, to_bf16
 
 pytestmark = needs_library
 FORMATS = list(native.FORMATS)
@@ -37,14 +38,15 @@ REFERENCE = {
 def packed(weight, format, threads=1):
     """A matrix (outputs, inputs) as the kernels take it, the row length, and the numbers that it stands for."""
     outputs, inputs = weight.shape
-    if format == "f32":
-        buffer = np.full((outputs, inputs + 3), np.nan, np.float32)
-        buffer[:, :inputs] = weight
-        return guarded(buffer.ravel()[: buffer.size - 3]), inputs + 3, weight
-    if format == "f32_t":
-        buffer = np.full((inputs, outputs + 5), np.nan, np.float32)
-        buffer[:, :outputs] = weight.T
-        return guarded(buffer.ravel()[: buffer.size - 5]), outputs + 5, weight
+    if not format.endswith("panel"):
+        meant = of_bf16(to_bf16(weight)) if format.startswith("bf16") else weight
+        matrix = meant.T if format.endswith("_t") else meant
+        gap = 5 if format.endswith("_t") else 3
+        buffer = np.full((len(matrix), matrix.shape[1] + gap), np.nan, np.float32)
+        buffer[:, :-gap] = matrix
+        numbers = buffer.ravel()[: buffer.size - gap]
+        halves = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+        return guarded(halves, np.uint16) if format.startswith("bf16") else guarded(numbers), buffer.shape[1], meant
     code = native.FORMATS[format]
     memory = guarded(np.zeros(LIBRARY.gf_packed_bytes(code, outputs, inputs), np.uint8), np.uint8)
     assert memory.size
@@ -117,8 +119,8 @@ def test_any_size(isa, data):
     draw = data.draw
     format = draw(st.sampled_from(FORMATS))
     rows = draw(st.integers(1, 70))
-    inputs = draw(st.one_of(st.integers(1, 70), st.sampled_from([96, 511, 512, 530, 1100])))
-    outputs = draw(st.integers(1, 90))
+    inputs = draw(st.one_of(st.integers(1, 70), st.sampled_from([96, 511, 512, 530, 1100, 4100])))
+    outputs = draw(st.one_of(st.integers(1, 90), st.just(150)))
     activation = draw(st.sampled_from(list(REFERENCE)))
     scale = draw(st.sampled_from([1.0, 0.125, -3.0]))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))

@@ -13,6 +13,7 @@ from glassformer.kernels import native
 from glassformer.structure.positions import rotate
 
 from .programs import caches, each_isa, guarded, needs_library, op, run, spaced
+from .test_pack import pack, unpack
 
 pytestmark = needs_library
 
@@ -32,15 +33,23 @@ def bf16(values):
 
 @each_isa
 @many
-@given(seeds, rows, widths, gaps, threads, st.booleans(), st.booleans(), st.booleans(), st.booleans())
-def test_embed(isa, seed, rows, width, gap, threads, narrow, types, positions, given_vectors):
-    """Token, type and position vectors are added, from tables of fp32 or bf16, or vectors in the place of tokens."""
+@given(
+    *(seeds, rows, widths, gaps, threads),
+    st.sampled_from(["f32", "bf16", "f32_panel", "bf16_panel", "q8_panel", "q4_panel"]),
+    *(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_embed(isa, seed, rows, width, gap, threads, form, types, positions, given_vectors):
+    """Token, type and position vectors are added, tokens from a table of any format, or vectors in their place."""
     rng = np.random.default_rng(seed)
-    tables = [rng.standard_normal((count, width)).astype(np.float32) for count in (9, 2, 6)]
+    tables = [rng.standard_normal((count, width)).astype(np.float32) for count in (20, 2, 6)]
     stored = [guarded(table) for table in tables]
-    if narrow:
-        stored, tables = zip(*((guarded(bf16(t)[0], np.uint16), bf16(t)[1]) for t in tables), strict=True)
-    ids, type_ids = rng.integers(0, 9, rows), rng.integers(0, 2, rows)
+    if form == "bf16":
+        upper, tables[0] = bf16(tables[0])
+        stored[0] = guarded(upper, np.uint16)
+    elif form != "f32":
+        stored[0] = pack(form, tables[0])
+        tables[0] = unpack(form, stored[0], 20, width)
+    ids, type_ids = rng.integers(0, 20, rows), rng.integers(0, 2, rows)
     position_ids = rng.integers(0, 4, rows)
     x_buffer, x = spaced(rng, rows, width, width + gap)
     buffer, out = spaced(rng, rows, width, width + gap)
@@ -55,7 +64,7 @@ def test_embed(isa, seed, rows, width, gap, threads, narrow, types, positions, g
     }
     fields |= {"types": stored[1]} if types else {}
     fields |= {"positions": stored[2], "offset": 2} if positions else {}
-    embed = op("embed", format=3 if narrow else 0, outputs=width, scale=1.5, **fields)
+    embed = op("embed", format=native.FORMATS[form], outputs=width, scale=1.5, **fields)
     arrays = {"type_ids": type_ids, "position_ids": position_ids} | ({} if given_vectors else {"ids": ids})
     assert run([embed], isa, threads, tokens=rows, **arrays) == 0
     expected = x if given_vectors else tables[0][ids] * np.float32(1.5)
@@ -120,25 +129,30 @@ def test_rotary(isa, seed, rows, heads, head_dim, partial, gap, threads):
 @many
 @given(seeds, st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 70), gaps, threads)
 def test_store(isa, seed, lengths, heads, head_dim, gap, threads):
-    """Each token's keys or values go to its place in its own row of the cache or memory, and nowhere else."""
+    """Each token's keys or values go to its place in its text's row of the cache or memory, and nowhere else."""
     rng = np.random.default_rng(seed)
     starts = [0, *np.cumsum(lengths)]
+    rows, before = rng.permutation(len(lengths) + 1)[:-1], int(rng.integers(0, 3))
     buffer, x = spaced(rng, starts[-1], heads * head_dim, heads * head_dim + gap)
     places = np.concatenate([rng.permutation(8)[:length] for length in lengths])
     for layer, where in ((1, "cache"), (1000, "memory")):
-        held = [[guarded(rng.standard_normal((len(lengths), heads, 8, head_dim))) for _ in "kv"] for _ in range(2)]
+        shape = (len(lengths) + 1, heads, 8, head_dim)
+        held = [[guarded(rng.standard_normal(shape)) for _ in "kv"] for _ in range(2)]
         expected = [[part.copy() for part in pair] for pair in held]
         for value in (0, 1):
             for text, start in enumerate(starts[:-1]):
                 for token in range(start, starts[text + 1]):
                     row = x[token].reshape(heads, head_dim)
-                    expected[layer % 1000][value][text, :, places[token]] = row
+                    expected[layer % 1000][value][rows[text], :, places[token]] = row
         ops = [
             op("store", x=buffer, x_stride=heads * head_dim + gap, heads=heads, head_dim=head_dim, layer=layer,
                value=value, sync=False)
             for value in (0, 1)
         ]  # fmt: skip
-        assert run(ops, isa, threads, starts=starts, places=places, **{where: caches(*held)}) == 0
+        given = {where: caches(*held), "rows" if where == "cache" else "memory_rows": rows}
+        if where == "cache":  # which begins with the place behind a prefix
+            given |= {"prefix_keys": before, "places": places + before}
+        assert run(ops, isa, threads, starts=starts, **{"places": places, **given}) == 0
         for got, wanted in zip(held, expected, strict=True):
             np.testing.assert_array_equal(got, wanted)
 

@@ -23,6 +23,11 @@ struct Kernels {
     void (*pack)(const Packing& packing, int64_t first, int64_t last);
 };
 
+// Tiles need a compiler that knows them, and Linux to grant them.
+#if defined(__x86_64__) && defined(__linux__) && __has_include(<amxbf16intrin.h>)
+#define GF_HAS_AMX 1
+extern const Kernels kernels_amx;
+#endif
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kernels_avx2, kernels_avx512;
 #elif defined(__aarch64__)

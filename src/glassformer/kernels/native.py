@@ -9,8 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
-FORMATS = {"f32": 0, "f32_t": 1, "f32_panel": 2, "bf16_panel": 3, "q8_panel": 4, "q4_panel": 5}
+VERSION = 2
+FORMATS = {
+    name: code
+    for code, name in enumerate(("f32", "f32_t", "f32_panel", "bf16_panel", "q8_panel", "q4_panel", "bf16", "bf16_t"))
+}
 ACTIVATIONS = {
     name: code
     for code, name in enumerate(("none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "quick_gelu", "relu2"))
@@ -52,6 +55,8 @@ class Call(Structure):
         *((name, c_int64) for name in ("tokens", "texts")),
         *((name, c_void_p) for name in ("starts", "ids", "type_ids", "position_ids", "places", "first_key", "keys")),
         *((name, c_void_p) for name in ("memory_first", "memory_keys", "cache", "memory")),
+        *((name, c_void_p) for name in ("rows", "memory_rows", "prefix", "prefix_rows")),
+        ("prefix_keys", c_int64),
         ("picked", c_int64),
         ("picks", c_void_p),
         *((name, c_int64) for name in ("map_queries", "map_keys")),
@@ -79,7 +84,7 @@ def _found() -> tuple[Any, str]:
         return None, f"{files[0].name} is of another version: install the package again"
     if (wanted := os.environ.get("GLASSFORMER_ISA")) and library.gf_force_isa(wanted.encode()):
         return None, f"GLASSFORMER_ISA={wanted} asks for instructions that this processor does not have"
-    return library, f"{files[0].name}, {library.gf_isa().decode()}"
+    return library, files[0].name
 
 
 def load() -> Any:
@@ -88,5 +93,6 @@ def load() -> Any:
 
 
 def reason() -> str:
-    """Which library is used, or why there is none."""
-    return _found()[1]
+    """Which library is used and with which instructions, or why there is none."""
+    library, said = _found()
+    return said if library is None else f"{said}, {library.gf_isa().decode()}"

@@ -1,11 +1,10 @@
 // gf_pack, gf_unpack and gf_packed_bytes. What panels look like stands in linear.inc and quantised.inc.
 #include <stdint.h>
-#include <string.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include "codes.h"
+#include "element.h"
 #include "isa.h"
 
 namespace {
@@ -29,35 +28,6 @@ void ask_for_huge_pages(void* memory, int64_t bytes) {
 #else
     (void)memory, (void)bytes;
 #endif
-}
-
-float of_bf16(const uint8_t* p) {
-    uint16_t half;
-    memcpy(&half, p, 2);
-    const uint32_t whole = static_cast<uint32_t>(half) << 16;
-    float f;
-    memcpy(&f, &whole, 4);
-    return f;
-}
-
-// Element (lane, i) of a panel.
-float element(int format, const uint8_t* panel, int64_t lane, int64_t i) {
-    const int64_t pair = i / 64, second = i / 32 % 2, k = i % 32;
-    float f = 0.0f;
-    switch (format) {
-        case GF_F32_PANEL: memcpy(&f, panel + (i * 16 + lane) * 4, 4); return f;
-        case GF_BF16_PANEL: return of_bf16(panel + ((i / 2 * 16 + lane) * 2 + i % 2) * 2);
-        case GF_Q8_PANEL:
-            panel += pair * 1088;
-            return (panel[second * 512 + k / 4 * 64 + lane * 4 + k % 4] - 128) *
-                   of_bf16(panel + 1024 + (second * 16 + lane) * 2);
-        default: {
-            panel += pair * 576;
-            const uint8_t both = panel[second * 256 + k / 8 * 64 + lane * 4 + k % 4];
-            return (CODES[k / 4 % 2 ? both >> 4 : both & 15] - 128) *
-                   of_bf16(panel + 512 + (second * 16 + lane) * 2);
-        }
-    }
 }
 
 }  // namespace

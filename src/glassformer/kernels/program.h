@@ -15,7 +15,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define GF_VERSION 1
+#define GF_VERSION 2
 
 // How a matrix of `outputs` rows and `inputs` columns lies in memory.
 enum gf_format {
@@ -24,7 +24,9 @@ enum gf_format {
     GF_F32_PANEL = 2,   // fp32 in panels of 16 outputs: panel p holds inputs x 16 numbers, input after input
     GF_BF16_PANEL = 3,  // bf16 in panels of 16 outputs, alike
     GF_Q8_PANEL = 4,    // int8 in groups of 32 inputs with one bf16 scale an output and group: quantised.inc
-    GF_Q4_PANEL = 5     // int4, alike
+    GF_Q4_PANEL = 5,    // int4, alike
+    GF_BF16 = 6,        // bf16, as GF_F32
+    GF_BF16_T = 7       // bf16, as GF_F32_T
 };
 
 enum gf_activation {
@@ -55,7 +57,7 @@ typedef struct gf_op {
                          // each thread has the same rows in all of them
     int32_t activation;  // LINEAR
     int32_t accumulate;  // LINEAR: whether it adds to what is there
-    int32_t format;      // LINEAR: gf_format of `weight`; EMBED: GF_F32 or GF_BF16_PANEL (then plain rows of bf16)
+    int32_t format;      // LINEAR: gf_format of `weight`; EMBED: GF_F32, GF_BF16, or a format of panels
     int32_t heads, kv_heads, head_dim, causal, layer; // ATTENTION, ROTARY, STORE; `layer` is the cache's,
                          // or -1 where keys and values are the call's own (see `gate`)
     int32_t value;       // STORE: 0 keys, 1 values
@@ -70,8 +72,8 @@ typedef struct gf_op {
     const void* weight;  // LINEAR, norms (or null), EMBED (tokens), ATTENTION without a cache (values)
     const float* bias;   // LINEAR, LAYER_NORM (or null)
     const float* gate;   // LINEAR; ATTENTION without a cache (keys)
-    const void* types;   // EMBED: or null; of the same format as the tokens, rows without a gap
-    const void* positions; // EMBED: alike
+    const float* types;  // EMBED: rows without a gap, or null
+    const float* positions; // EMBED: alike
     const float* cos;    // ROTARY: (N, rotary dim), rows of the call
     const float* sin;
     int64_t rotary;      // ROTARY: how many dimensions of a head turn
@@ -103,6 +105,11 @@ typedef struct gf_call {
     const int64_t* memory_keys;
     const gf_kv* cache;        // a layer: self-attention
     const gf_kv* memory;       // a layer: cross-attention; operations with layer >= 1000 mean layer - 1000 of it
+    const int64_t* rows;       // (B): which row of the cache a text has; or null for its own number
+    const int64_t* memory_rows; // (B): the same for cross-attention, where texts may share a row
+    const gf_kv* prefix;       // a layer: keys and values before those of the cache, which texts may share; or null
+    const int64_t* prefix_rows; // (B): which row of them a text begins with
+    int64_t prefix_keys;       // how many there are, in every row: the cache begins with the place after the last
     int64_t picked;            // M
     const int64_t* picks;      // (M): tokens, in rising order where ATTENTION works on them
     int64_t map_queries, map_keys; // T, S of `maps`
@@ -118,7 +125,8 @@ int gf_pack(int format, int64_t outputs, int64_t inputs, const void* source, int
 // The matrix back in fp32, (outputs, inputs): what the kernels compute with.
 int gf_unpack(int format, int64_t outputs, int64_t inputs, const void* packed, float* out);
 
-// "avx512" (with VNNI and BF16), "avx2", "neon" or "portable": what is used, and choosing less (for tests); -1 if it cannot be.
+// "amx" (AVX-512, and tiles of bf16 for many rows), "avx512" (with VNNI and BF16), "avx2", "neon" or "portable": what
+// is used, and choosing less (for tests); -1 if it cannot be.
 const char* gf_isa(void);
 int gf_force_isa(const char* name);
 int gf_version(void);

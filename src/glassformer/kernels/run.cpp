@@ -1,18 +1,14 @@
-// Running a program: the pool of threads, the choice of an instruction set, and the walk over the operations.
+// Running a program: the pool of threads, and the walk over the operations.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 #ifdef _WIN32
 #include <process.h>
 #define getpid _getpid
@@ -201,39 +197,6 @@ void on_team(int threads, int64_t tickets, void (*work)(Team&, const void*), con
 
 namespace {
 
-std::atomic<const Kernels*> chosen{nullptr};
-
-#if defined(__x86_64__)
-// Two whose names not every compiler's __builtin_cpu_supports knows.
-bool has_f16c() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
-}
-
-bool has_bf16() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-}
-#endif
-
-// The tables that this processor can run, the best first.
-std::vector<const Kernels*> runnable() {
-    std::vector<const Kernels*> tables;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni") && has_bf16())
-        tables.push_back(&kernels_avx512);
-    if (avx2) tables.push_back(&kernels_avx2);
-#elif defined(__aarch64__)
-    tables.push_back(&kernels_neon);
-#endif
-    tables.push_back(&kernels_portable);
-    return tables;
-}
-
 struct Program {
     const gf_op* ops;
     int64_t count;
@@ -251,12 +214,6 @@ void walk(Team& team, const void* argument) {
 
 }  // namespace
 
-const Kernels& kernels_in_use() {
-    const Kernels* table = chosen.load();
-    if (table == nullptr) chosen.store(table = runnable().front());
-    return *table;
-}
-
 extern "C" {
 
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
@@ -267,18 +224,5 @@ int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
     on_team(threads, count, walk, &program);
     return 0;
 }
-
-const char* gf_isa(void) { return kernels_in_use().name; }
-
-int gf_force_isa(const char* name) {
-    for (const Kernels* table : runnable())
-        if (std::strcmp(table->name, name) == 0) {
-            chosen.store(table);
-            return 0;
-        }
-    return -1;
-}
-
-int gf_version(void) { return GF_VERSION; }
 
 }  // extern "C"
