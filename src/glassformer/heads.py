@@ -16,7 +16,11 @@ from . import outputs
 from .config import Config
 from .errors import ConfigError, InputError
 from .model import Transformer, carry
+from .structure.masks import reaching, tokens
+from .structure.packing import padding_of
 from .structure.places import Announcing
+
+IGNORED = -100  # the label of a position that has none
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, items: Any = None) -> Tensor:
@@ -29,9 +33,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, items: Any = None) -> Tensor:
     """
     logits, labels = logits.flatten(0, -2), labels.flatten().to(logits.device)
     if items is None:
-        return F.cross_entropy(logits, labels, ignore_index=-100)
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
     items = items.to(logits.device) if isinstance(items, Tensor) else items
-    loss: Tensor = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum") / items
+    loss: Tensor = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / items
     return loss
 
 
@@ -69,9 +73,43 @@ class Head(Announcing):
             inputs["decoder_input_ids"] = spec.decoder_start(inputs["input_ids"])  # type: ignore[misc]
         return self.transformer(**inputs, return_dict=True)
 
+    def labelled(self, inputs: dict[str, Any], labels: Tensor | None) -> dict[str, Any]:
+        """The inputs under which the states at labels, (B, T), are computed, padding or not."""
+        return inputs if labels is None else self.in_full(inputs, labels != IGNORED)
+
+    def in_full(self, inputs: dict[str, Any], needed: Tensor | None = None) -> dict[str, Any]:
+        """The inputs under which padding is computed too, if any is among the positions needed, (B, T); all if None."""
+        if (mask := inputs.get(self.masked)) is None:
+            return inputs
+        length = self.length(inputs)
+        if needed is None or needed.shape[1] != length:
+            needed = torch.ones(1, length, dtype=torch.bool)
+        return {**inputs, self.masked: reaching(mask, needed, causal=self.transformer.decoder is not None)}
+
+    def real(self, inputs: dict[str, Any]) -> Tensor | None:
+        """Which of the states that a head reads are of tokens, (B, T); None where none is left out."""
+        return tokens(inputs.get(self.masked), self.length(inputs))
+
+    def scores(self, readout: nn.Module, out: Any, inputs: dict[str, Any], logits_to_keep: int | Tensor = 0) -> Tensor:
+        """Scores (B, T, outputs) of the last states, (B, T, D): zeros at padding, which is left out."""
+        states, real = _kept(out.last_hidden_state, logits_to_keep), self.real(inputs)
+        padding = padding_of(None if real is None else _kept(real, logits_to_keep), len(states), readout)
+        return padding.blank(readout(padding.pack(states)))
+
     def give(self, kind: type[Any], out: Any, loss: Any, **new: Any) -> Any:
         """The task's output: its loss, its scores, and what it takes over from the backbone's output."""
         return carry(kind, out, loss=None if loss is None else self.announce("loss", loss), **new)
+
+    @property
+    def masked(self) -> str:
+        """The argument that says which of the states that a head reads are of tokens."""
+        return "decoder_attention_mask" if self.backbone == "both" else "attention_mask"
+
+    def length(self, inputs: dict[str, Any]) -> int:
+        """T, how many states a head reads."""
+        prefix = self.masked.removesuffix("attention_mask")
+        given = (inputs.get(name) for name in (f"{prefix}input_ids", f"{prefix}inputs_embeds", self.masked))
+        return next((x.shape[1] for x in given if x is not None), 0)
 
     @property
     def backbone(self) -> str:
@@ -82,7 +120,7 @@ class Head(Announcing):
 
 
 def _kept(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """The states (B, T, D) at the positions whose scores are wanted: the last n, all for 0, or those of an index."""
+    """What is (B, T, ...) at the positions whose scores are wanted: the last n, all for 0, or those of an index."""
     if isinstance(logits_to_keep, int):
         return states[:, -logits_to_keep:] if logits_to_keep else states
     return states[:, logits_to_keep]
@@ -115,13 +153,13 @@ class CausalLM(Head):
             shift_labels: (B, T), labels that are shifted already, in the place of `labels`.
             **inputs: of the backbone.
         """
+        if labels is not None and shift_labels is None:
+            shift_labels = F.pad(labels, (0, 1), value=IGNORED)[:, 1:] if self.readouts.shifted else labels
+        targets = None if labels is None else shift_labels
+        inputs = self.labelled(inputs, targets)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.announce("logits", self.lm_head(_kept(out.last_hidden_state, logits_to_keep)))
-        loss = None
-        if labels is not None:
-            if shift_labels is None:
-                shift_labels = F.pad(labels, (0, 1), value=-100)[:, 1:] if self.readouts.shifted else labels
-            loss = cross_entropy(logits.float(), shift_labels, num_items_in_batch)
+        logits = self.announce("logits", self.scores(self.lm_head, out, inputs, logits_to_keep))
+        loss = None if targets is None else cross_entropy(logits.float(), targets, num_items_in_batch)
         crosses = self.transformer.spec.crosses
         kind = outputs.CausalLMOutputWithCrossAttentions if crosses else outputs.CausalLMOutputWithPast
         return self.give(kind, out, loss=loss, logits=logits)
@@ -142,8 +180,9 @@ class Seq2SeqLM(Head):
             and inputs.get("decoder_inputs_embeds") is None
         ):
             inputs["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels)
+        inputs = self.labelled(inputs, labels)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
+        logits = self.announce("logits", self.scores(self.lm_head, out, inputs))
         loss = None if labels is None else cross_entropy(logits, labels)
         return self.give(outputs.Seq2SeqLMOutput, out, loss=loss, logits=logits)
 
@@ -162,8 +201,9 @@ class MaskedLM(Head):
 
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores for the token at each position, and with labels (B, T) the loss over those that are not -100."""
+        inputs = self.labelled(inputs, labels)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
+        logits = self.announce("logits", self.scores(self.lm_head, out, inputs))
         loss = None if labels is None else cross_entropy(logits, labels)
         return self.give(outputs.MaskedLMOutput, out, loss=loss, logits=logits)
 
@@ -201,8 +241,9 @@ class PreTraining(MaskedLM):
 
     def forward(self, labels: Tensor | None = None, next_sentence_label: Tensor | None = None, **inputs: Any) -> Any:
         """Scores of both tasks, and with labels (B, T) and next_sentence_label (B,) the sum of both losses."""
+        inputs = self.labelled(inputs, labels)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.announce("logits", self.lm_head(out.last_hidden_state))
+        logits = self.announce("logits", self.scores(self.lm_head, out, inputs))
         follows = self.announce("next_sentence_logits", self.next_sentence(out.pooler_output))
         loss = None
         if labels is not None and next_sentence_label is not None:
@@ -232,14 +273,13 @@ class SequenceClassification(Head):
                 regression. Without a problem type it follows from them, and is kept in the configuration.
             **inputs: of the backbone.
         """
+        picked = inputs.get("input_ids"), self.config.pad_token_id, self.config.eos_token_id
+        pools = self.transformer.pooler is not None
+        if not pools and (real := self.real(inputs)) is not None:
+            # The token that stands for a text may be padding, by the mask.
+            inputs = self.in_full(inputs, real | ~self.readouts.pick(real[..., None], *picked))
         out = self.read(**inputs)
-        if self.transformer.pooler is not None:
-            text = out.pooler_output
-        else:
-            pick = self.readouts.pick
-            text = pick(
-                *(out.last_hidden_state, inputs.get("input_ids"), self.config.pad_token_id, self.config.eos_token_id)
-            )
+        text = out.pooler_output if pools else self.readouts.pick(out.last_hidden_state, *picked)
         logits = self.announce("logits", self.classifier(text))
         loss = None if labels is None else self.loss(logits, labels.to(logits.device))
         kinds = {
@@ -247,7 +287,7 @@ class SequenceClassification(Head):
             "decoder": outputs.SequenceClassifierOutputWithPast,
             "both": outputs.Seq2SeqSequenceClassifierOutput,
         }
-        kind = outputs.SequenceClassifierOutput if self.transformer.pooler is not None else kinds[self.backbone]
+        kind = outputs.SequenceClassifierOutput if pools else kinds[self.backbone]
         return self.give(kind, out, loss=loss, logits=logits)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -286,8 +326,9 @@ class TokenClassification(Head):
 
     def forward(self, labels: Tensor | None = None, **inputs: Any) -> Any:
         """Scores (B, T, labels), and with labels (B, T) the loss over those that are not -100."""
+        inputs = self.labelled(inputs, labels)
         out = self.transformer(**inputs, return_dict=True)
-        logits = self.announce("logits", self.tagger(out.last_hidden_state))
+        logits = self.announce("logits", self.scores(self.tagger, out, inputs))
         loss = None if labels is None else cross_entropy(logits, labels)
         return self.give(outputs.TokenClassifierOutput, out, loss=loss, logits=logits)
 
@@ -309,9 +350,9 @@ class QuestionAnswering(Head):
     def forward(self, start_positions: Tensor | None = None, end_positions: Tensor | None = None, **inputs: Any) -> Any:
         """Scores (B, T) for the start and for the end, and with both positions (B,) the mean of their losses.
 
-        A position beyond the text is left out of the loss.
+        A position beyond the text is left out of the loss. Padding competes with the text, so that it is computed.
         """
-        out = self.read(**inputs)
+        out = self.read(**self.in_full(inputs))
         start, end = (scores.squeeze(-1).contiguous() for scores in self.span(out.last_hidden_state).split(1, dim=-1))
         start, end = self.announce("start_logits", start), self.announce("end_logits", end)
         loss = None
@@ -383,7 +424,7 @@ class DoubleHeads(CausalLM):
             **inputs: of the backbone.
         """
         sizes, inputs = _flattened(inputs)
-        out = self.transformer(**inputs, return_dict=True)
+        out = self.transformer(**self.in_full(inputs), return_dict=True)  # a summary may read any position
         states = out.last_hidden_state.unflatten(0, sizes)
         logits = self.announce("logits", self.lm_head(states))
         scores = self.announce("mc_logits", self.choice(states, mc_token_ids).squeeze(-1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import outputs
@@ -12,6 +13,7 @@ from .outputs import BaseModelOutput
 from .spec import Spec
 from .structure.embedding import Table
 from .structure.maps import Request
+from .structure.masks import reaching
 from .structure.stack import Decoder, Encoder
 
 
@@ -92,6 +94,8 @@ class Transformer(nn.Module):
             "inputs_embeds": inputs_embeds,
             **asked,
         }
+        if self.pooler is not None:
+            attention_mask = self._reaching_first(attention_mask, input_ids if inputs_embeds is None else inputs_embeds)
         if self.decoder is None and self.encoder is not None:
             return self._pooled(self.encoder(input_ids, attention_mask, **text))
         if self.encoder is None and self.decoder is not None:
@@ -129,6 +133,13 @@ class Transformer(nn.Module):
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
+
+    def _reaching_first(self, mask: Tensor | None, given: Tensor | None) -> Tensor | None:
+        """A mask under which the first position is computed, which the pooler reads, padding or not."""
+        if given is None:
+            return mask
+        first = torch.arange(given.shape[1], device=given.device)[None] == 0
+        return reaching(mask, first, causal=self.decoder is not None)
 
     def _pooled(self, out: Any) -> Any:
         """The output of a single stack in the class that its family gives."""

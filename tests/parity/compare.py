@@ -28,7 +28,10 @@ def close(
     where: torch.Tensor | None = None,
     absolute: float = ABSOLUTE,
 ) -> None:
-    """The same shape, type and values (`where` says so, if given); `absolute` is a share of the largest value."""
+    """The same shape, type and values; `absolute` is a share of the largest value.
+
+    Where `where` is false, there are zeros: what is at padding is left out, or is the peer's, too.
+    """
     assert isinstance(ours, torch.Tensor), f"{what}: expected a tensor of shape {tuple(theirs.shape)}, got {ours!r}"
     assert ours.shape == theirs.shape, f"{what}: shape {tuple(ours.shape)}, the peer's is {tuple(theirs.shape)}"
     assert ours.dtype == theirs.dtype, f"{what}: {ours.dtype}, the peer's is {theirs.dtype}"
@@ -36,6 +39,9 @@ def close(
     if not theirs.is_floating_point():
         assert torch.equal(ours, theirs), what
         return
+    if where is not None and not ours.masked_fill(where, 0).any():
+        assert where.any(), f"{what}: nothing is compared"
+        theirs = theirs.masked_fill(~where, 0)
     infinite = torch.isinf(theirs)  # scores of tokens that may not come
     assert torch.equal(ours[infinite], theirs[infinite]), f"{what}: infinite elsewhere than the peer's"
     ours, theirs = ours.masked_fill(infinite, 0), theirs.masked_fill(infinite, 0)
@@ -43,8 +49,6 @@ def close(
     error = (ours - theirs).abs()
     allowed = RELATIVE * theirs.abs() + absolute * max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
     wrong = error > allowed
-    if where is not None:
-        wrong = wrong & where
     if wrong.any():
         worst = torch.where(wrong, error, torch.zeros_like(error)).flatten().argmax()
         raise AssertionError(
@@ -53,20 +57,26 @@ def close(
         )
 
 
-def rows(key: str, tensor: torch.Tensor, arguments: Mapping[str, Any]) -> torch.Tensor | None:
-    """True at the real positions of an output, shaped to broadcast against it; None where it has no positions."""
+def real_tokens(key: str, arguments: Mapping[str, Any]) -> torch.Tensor | None:
+    """The mask (rows, columns) of the stack that an output comes from; None where all are tokens."""
     mask = arguments.get("attention_mask")
     if "decoder_input_ids" in arguments and not key.startswith("encoder_"):
         mask = arguments.get("decoder_attention_mask")
-    if mask is None or mask.ndim != 2:
+    if mask is None or mask.ndim == 4:
         return None
-    mask = mask.bool()
-    if key == "pooler_output":  # made from the first position
-        return mask[:, :1]
+    return mask.flatten(0, -2).bool()
+
+
+def rows(key: str, tensor: torch.Tensor, arguments: Mapping[str, Any]) -> torch.Tensor | None:
+    """True at the real positions of an output, shaped to broadcast against it; None where it has no positions."""
+    mask = real_tokens(key, arguments)
+    if mask is None:
+        return None
     if "attentions" in key:
-        return mask[:, None, :, None]
-    if key in SEQUENCES or "hidden_states" in key:
-        return mask[(...,) + (None,) * (tensor.ndim - 2)] if tensor.shape[:2] == mask.shape else None
+        return mask[:, None, -tensor.shape[2] :, None]
+    if (key in SEQUENCES or "hidden_states" in key) and tensor.shape[0] == len(mask):
+        mask = mask[:, -tensor.shape[1] :]
+        return mask[(...,) + (None,) * (tensor.ndim - 2)]
     return None
 
 
@@ -84,10 +94,11 @@ def same(ours: Any, theirs: Any, real: Mapping[str, Any] | None = None) -> None:
     """The same type, keys in the same order, and values; with `real`, arguments whose masks say where it matters."""
     assert type(ours).__name__ == type(theirs).__name__
     assert list(ours.keys()) == list(theirs.keys())
+    if real is not None and "encoder_last_hidden_state" in theirs:
+        real = {"decoder_input_ids": None, **real}  # a decoder that makes its own inputs has no padding among them
     for key in theirs:
         if key == "past_key_values":
-            if real is None:
-                same_cache(ours[key], theirs[key])
+            same_cache(ours[key], theirs[key], real)
         elif isinstance(theirs[key], torch.Tensor):
             close(ours[key], theirs[key], key, rows(key, theirs[key], real) if real else None)
         else:
@@ -102,10 +113,16 @@ def same_sequence(ours: Any, theirs: Iterable[torch.Tensor], key: str, real: Map
         close(mine, yours, f"{key}[{index}]", rows(key, yours, real) if real else None)
 
 
-def same_cache(ours: Any, theirs: Any) -> None:
+def same_cache(ours: Any, theirs: Any, real: Mapping[str, Any] | None = None) -> None:
+    """The same keys and values; with `real`, arguments whose masks say where there may be zeros instead."""
     assert ours.get_seq_length() == theirs.get_seq_length()
     mine, yours = cached(ours), cached(theirs)
     assert [len(layer) for layer in mine] == [len(layer) for layer in yours]
+    own = real_tokens("", real or {})
+    looked = real_tokens("encoder_", real or {}) if "decoder_input_ids" in (real or {}) else None
+    if real and "encoder_attention_mask" in real:
+        looked = real["encoder_attention_mask"].bool()
     for index, (left, right) in enumerate(zip(mine, yours)):
         for name, a, b in zip(("keys", "values", "cross keys", "cross values"), left, right):
-            close(a, b, f"past_key_values[{index}] {name}")
+            mask = looked if name.startswith("cross") else own
+            close(a, b, f"past_key_values[{index}] {name}", None if mask is None else mask[:, None, :, None])

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from .compare import close, same
+from .compare import close, rows, same
 from .zoo import (
     BY_NAME,
     CASES,
@@ -81,7 +81,7 @@ def test_positional_arguments(case: Case, head: str) -> None:
     last = max(order.index(name) for name in arguments if name in order)
     positional = [arguments.get(name) for name in order[: last + 1]]
     with torch.no_grad():
-        same(ours(case, head)(*positional), peer(case, head)(*positional))
+        same(ours(case, head)(*positional), peer(case, head)(*positional), real=arguments)
 
 
 @pytest.mark.parametrize("case", PLAIN)
@@ -230,10 +230,11 @@ def test_outputs_set_in_the_configuration() -> None:
         folder(case, "Model"), output_hidden_states=True, output_attentions=True, attn_implementation="eager"
     )
     with torch.no_grad():
-        same(model(**arguments), reference(**arguments))
+        same(model(**arguments), reference(**arguments), real=arguments)
         same(
             model(**arguments, output_hidden_states=False, output_attentions=False),
             reference(**arguments, output_hidden_states=False, output_attentions=False),
+            real=arguments,
         )
 
 
@@ -303,10 +304,11 @@ def test_resizing_the_vocabulary(case: Case, head: str, size: int, tmp_path: Pat
     with torch.no_grad():
         a, b = mine(**arguments), theirs(**arguments)
     first = next(key for key in b if key in ("last_hidden_state", "logits"))
+    real = rows(first, b[first], arguments)
     if first == "logits" and b.logits.shape[-1] == size:
-        close(a.logits[..., :kept], b.logits[..., :kept], "logits of the rows that were there")
+        close(a.logits[..., :kept], b.logits[..., :kept], "logits of the rows that were there", real)
     else:
-        close(a[first], b[first], first)
+        close(a[first], b[first], first, real)
     assert torch.isfinite(a[first]).all()
     if PEER_ON_PEER and case.name == "untied":
         return  # the peer loses the bias of a resized untied BERT in its file
@@ -315,7 +317,7 @@ def test_resizing_the_vocabulary(case: Case, head: str, size: int, tmp_path: Pat
         again = load(case, head, tmp_path)(**arguments)
         close(again[first], a[first], "after saving and loading")
         read = getattr(transformers, case.family + head).from_pretrained(tmp_path, attn_implementation="eager")
-        close(read(**arguments)[first], a[first], "in the peer")
+        close(a[first], read(**arguments)[first], "in the peer", real)
 
 
 def test_resizing_to_a_multiple() -> None:
@@ -355,7 +357,7 @@ def test_setting_the_embeddings(case: Case) -> None:
             assert model.get_input_embeddings() is new
     arguments = Inputs(case, "Model").arguments()
     with torch.no_grad():
-        same(mine(**arguments), theirs(**arguments))
+        same(mine(**arguments), theirs(**arguments), real=arguments)
 
 
 @pytest.mark.parametrize("case", [case for case in PLAIN if case.family in ("T5", "Bart")])
@@ -366,7 +368,7 @@ def test_parts_of_an_encoder_decoder(case: Case) -> None:
     text = {key: arguments[key] for key in ("input_ids", "attention_mask")}
     with torch.no_grad():
         mine, theirs = (m.get_encoder()(**text).last_hidden_state for m in (ours(case, head), peer(case, head)))
-    close(mine, theirs, "encoder")
+    close(mine, theirs, "encoder", rows("last_hidden_state", theirs, text))
     assert ours(case, head).get_decoder() is not None
 
 

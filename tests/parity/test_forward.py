@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from .compare import close, rows, same, same_sequence
+from .compare import close, rows, same
 from .zoo import (
     BY_NAME,
     CASES,
@@ -43,8 +43,9 @@ def test_every_output_and_the_loss(case: Case, head: str) -> None:
         same(
             ours(case, head)(**arguments, **labels, **EVERYTHING),
             peer(case, head)(**arguments, **labels, **EVERYTHING),
+            real=arguments,
         )
-        same(ours(case, head)(**arguments), peer(case, head)(**arguments))
+        same(ours(case, head)(**arguments), peer(case, head)(**arguments), real=arguments)
 
 
 @pytest.mark.parametrize(("case", "head"), [(c, h) for c, h in PAIRS if h in ("Model", GENERATIVE[c.family])])
@@ -55,13 +56,19 @@ def test_left_padding(case: Case, head: str) -> None:
         mine = ours(case, head)(**arguments, **EVERYTHING)
         eager = peer(case, head)(**arguments, **EVERYTHING)
         fast = peer_sdpa(case, head)(**arguments)
-    same(mine, eager, real=arguments)
+    # A pooler reads the first position, padding or not, so that all are computed.
+    pools = "pooler_output" in eager
     for key in ("last_hidden_state", "logits", "encoder_last_hidden_state"):
         if key in eager:
             agreed = torch.isclose(eager[key], fast[key], rtol=1e-5, atol=1e-5)
             real = rows(key, eager[key], arguments)
             assert real is None or (agreed | ~real).all()
-            close(mine[key], eager[key], key, where=agreed)
+            if pools:
+                close(mine[key].where(agreed, 0), eager[key].where(agreed, 0), key)
+            elif real is not None:
+                assert not mine[key].masked_fill(real, 0).any()
+    if not pools:
+        same(mine, eager, real=arguments)
 
 
 @pytest.mark.parametrize(("case", "head"), PLAIN_PAIRS)
@@ -69,7 +76,7 @@ def test_unpadded_batch_without_a_mask(case: Case, head: str) -> None:
     inputs = Inputs(case, head, batch=1 if head == "ForSequenceClassification" else 2)
     arguments = {key: value for key, value in inputs.arguments().items() if not key.endswith("attention_mask")}
     with torch.no_grad():
-        same(ours(case, head)(**arguments, **EVERYTHING), peer(case, head)(**arguments, **EVERYTHING))
+        same(ours(case, head)(**arguments, **EVERYTHING), peer(case, head)(**arguments, **EVERYTHING), real=arguments)
 
 
 @pytest.mark.parametrize(("case", "head"), PLAIN_PAIRS)
@@ -87,13 +94,15 @@ def test_tuples(case: Case, head: str) -> None:
             configured = load(case, head, folder(case, head), return_dict=False)(**arguments, **EVERYTHING)
     assert type(mine) is type(theirs) is type(configured) is tuple
     assert len(mine) == len(theirs) == len(configured)
-    for index, yours in enumerate(theirs):
+    with torch.no_grad():
+        keys = list(peer(case, head)(**arguments, **EVERYTHING))
+    for index, (key, yours) in enumerate(zip(keys, theirs, strict=True)):
         for result in (mine[index], configured[index]):
             if isinstance(yours, torch.Tensor):
-                close(result, yours, f"item {index}")
+                close(result, yours, key, rows(key, yours, arguments))
             elif isinstance(yours, tuple):
-                for layer, (a, b) in enumerate(zip(result, yours, strict=True)):
-                    close(a, b, f"item {index}, layer {layer}")
+                for a, b in zip(result, yours, strict=True):
+                    close(a, b, key, rows(key, b, arguments))
 
 
 @pytest.mark.parametrize("case", PLAIN)
@@ -109,7 +118,7 @@ def test_selected_hidden_states(case: Case, wanted: Any) -> None:
         assert [state is None for state in mine[key]] == [state is None for state in theirs[key]]
         for a, b in zip(mine[key], theirs[key]):
             if b is not None:
-                close(a, b, key)
+                close(a, b, key, rows(key, b, arguments))
 
 
 @needs_ours
@@ -153,7 +162,7 @@ def test_four_dimensional_masks(case: Case, kind: str) -> None:
         arguments[key] = additive if kind == "additive" else keep
         if PEER_ON_PEER and kind == "boolean":
             pytest.skip("the peer takes a boolean mask in its fast attention only")
-        same(ours(case, "Model")(**arguments, **EVERYTHING), theirs)
+        same(ours(case, "Model")(**arguments, **EVERYTHING), theirs, real=arguments)
 
 
 @pytest.mark.parametrize(("case", "head"), PLAIN_PAIRS)
@@ -172,7 +181,7 @@ def test_embeddings_in_place_of_ids(case: Case, head: str) -> None:
     if head == "DoubleHeadsModel":
         pytest.skip("the peer's double heads do not take embedded choices")
     with torch.no_grad():
-        same(ours(case, head)(**arguments), peer(case, head)(**arguments))
+        same(ours(case, head)(**arguments), peer(case, head)(**arguments), real=arguments)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.family in ("Bert", "GPT2", "Llama")])
@@ -185,6 +194,7 @@ def test_given_positions(case: Case) -> None:
         same(
             ours(case, inputs.head)(**arguments, **EVERYTHING),
             peer(case, inputs.head)(**arguments, **EVERYTHING),
+            real=arguments,
         )
 
 
@@ -226,10 +236,15 @@ def test_given_encoder_outputs(case: Case, head: str, form: str) -> None:
 
     encoded, mine = call(ours(case, head))
     reference, theirs = call(peer(case, head))
-    close(encoded.last_hidden_state, reference.last_hidden_state, "last_hidden_state")
-    for key in ("hidden_states", "attentions"):
-        same_sequence(encoded[key], reference[key], key)
-    same(mine, theirs)
+    text = {"attention_mask": arguments["attention_mask"]}
+    for key in ("last_hidden_state", "hidden_states", "attentions"):
+        for a, b in (
+            zip(encoded[key], reference[key], strict=True)
+            if key != "last_hidden_state"
+            else [(encoded[key], reference[key])]
+        ):
+            close(a, b, key, rows(key, b, text))
+    same(mine, theirs, real=arguments)
 
 
 @pytest.mark.parametrize("case", PLAIN)
@@ -242,14 +257,14 @@ def test_decoder_inputs_that_the_model_makes_itself(case: Case) -> None:
     labels = inputs.labels()
     with torch.no_grad():
         head = "ForConditionalGeneration"
-        same(ours(case, head)(**arguments, **labels), peer(case, head)(**arguments, **labels))
+        same(ours(case, head)(**arguments, **labels), peer(case, head)(**arguments, **labels), real=arguments)
         shifted = ours(case, head).prepare_decoder_input_ids_from_labels(labels["labels"])
         assert torch.equal(shifted, peer(case, head).prepare_decoder_input_ids_from_labels(labels["labels"]))
         for head in ("Model", "ForSequenceClassification", "ForQuestionAnswering"):
             if case.family == "Bart" or head != "Model":
                 given = Inputs(case, head).arguments()
                 given = {key: value for key, value in given.items() if not key.startswith("decoder_")}
-                same(ours(case, head)(**given), peer(case, head)(**given))
+                same(ours(case, head)(**given), peer(case, head)(**given), real=given)
 
 
 @pytest.mark.parametrize("name", ["Bert-decoder", "GPT2-plain", "Bart-plain", "Llama-plain"])
@@ -257,9 +272,12 @@ def test_decoder_inputs_that_the_model_makes_itself(case: Case) -> None:
 def test_logits_to_keep(name: str, keep: Any) -> None:
     case = BY_NAME[name]
     head = "ForCausalLM" if case.family == "Bart" else GENERATIVE[case.family]
-    arguments = Inputs(case, head).arguments()
+    arguments = {**Inputs(case, head).arguments(), "use_cache": False}
+    mask = arguments["attention_mask"]
+    kept = {"attention_mask": mask[:, -keep:] if isinstance(keep, int) else mask[:, keep]}
     with torch.no_grad():
-        same(ours(case, head)(**arguments, logits_to_keep=keep), peer(case, head)(**arguments, logits_to_keep=keep))
+        mine, theirs = (m(**arguments, logits_to_keep=keep) for m in (ours(case, head), peer(case, head)))
+    same(mine, theirs, real=kept)
 
 
 @pytest.mark.parametrize("name", ["Bert-decoder", "GPT2-plain", "Llama-plain"])
@@ -274,6 +292,7 @@ def test_loss_over_the_items_of_a_larger_batch(name: str) -> None:
             same(
                 ours(case, head)(**arguments, labels=labels, **extra),
                 peer(case, head)(**arguments, labels=labels, **extra),
+                real=arguments,
             )
 
 
@@ -305,7 +324,7 @@ def test_sequence_losses(case: Case, problem: str, tmp_path: Any) -> None:
     model = load(case, head, tmp_path)
     arguments = Inputs(case, head).arguments()
     mine, theirs = model(**arguments, labels=labels), reference(**arguments, labels=labels)
-    same(mine, theirs)
+    same(mine, theirs, real=arguments)
     assert model.config.problem_type == reference.config.problem_type
 
 
@@ -347,7 +366,7 @@ def test_gpt2_token_types_share_the_word_embeddings() -> None:
         inputs = Inputs(case, head)
         arguments = {**inputs.arguments(), "token_type_ids": inputs.ids(inputs.batch, inputs.length)}
         with torch.no_grad():
-            same(ours(case, head)(**arguments), peer(case, head)(**arguments))
+            same(ours(case, head)(**arguments), peer(case, head)(**arguments), real=arguments)
 
 
 def test_bert_without_its_pooler() -> None:
@@ -359,7 +378,7 @@ def test_bert_without_its_pooler() -> None:
     )
     arguments = Inputs(case, "Model").arguments()
     with torch.no_grad():
-        same(model(**arguments), reference(**arguments))
+        same(model(**arguments), reference(**arguments), real=arguments)
     assert model.num_parameters() == reference.num_parameters()
 
 
@@ -394,7 +413,7 @@ def test_dropout_under_the_same_seed(case: Case, head: str, masked: bool, tmp_pa
         theirs = reference.train()(**arguments)
     first = next(key for key in theirs if key in ("last_hidden_state", "logits", "prediction_logits", "start_logits"))
     assert (mine[first] - still[first]).abs().max() > 1e-2, "nothing was dropped"
-    same(mine, theirs)
+    same(mine, theirs, real=arguments)
 
 
 def test_layers_that_bart_drops(tmp_path: Any) -> None:
@@ -412,14 +431,14 @@ def test_layers_that_bart_drops(tmp_path: Any) -> None:
     arguments = {**Inputs(case, "Model").arguments(), "use_cache": False}
     with torch.no_grad():
         still = model(**arguments)
-        close(still[0], reference(**arguments)[0], "in evaluation")
+        close(still[0], reference(**arguments)[0], "in evaluation", rows("last_hidden_state", still[0], arguments))
         changed = 0
         for seed in range(6):
             torch.manual_seed(seed)
             mine = model.train()(**arguments)
             torch.manual_seed(seed)
             theirs = reference.train()(**arguments)
-            same(mine, theirs)
+            same(mine, theirs, real=arguments)
             changed += not torch.allclose(mine[0], still[0], atol=1e-3)
     assert changed
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .compare import close, same
+from .compare import close, rows, same
 from .zoo import BY_NAME, GENERATIVE, PAIRS, PLAIN, Case, Inputs, build, folder, load, ours, peer, scratch, unread
 
 
@@ -23,7 +23,7 @@ def gradients(model: Any, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
     output = model(**arguments)
     loss = output.get("loss")
     if loss is None:  # a model without a head: pull on every value of its states, unevenly
-        states = [output["last_hidden_state"], output.get("pooler_output")]
+        states = [read(output["last_hidden_state"], arguments), output.get("pooler_output")]
         loss = sum(
             (state * torch.arange(state.numel()).view_as(state).cos()).sum() for state in states if state is not None
         )
@@ -31,6 +31,12 @@ def gradients(model: Any, arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
         loss = loss + output["mc_loss"]
     loss.backward()
     return save_gradients(model, scratch("gradients"))
+
+
+def read(states: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+    """The states (B, T, D) that are no padding, and zeros."""
+    real = rows("last_hidden_state", states, arguments)
+    return states if real is None else states * real
 
 
 def save_gradients(model: Any, path: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from .compare import close
+from .compare import close, rows
 from .zoo import BY_NAME, GENERATIVE, PEER_ON_PEER, PLAIN, Case, Inputs, build, load, peer, settings, variant
 
 
@@ -87,9 +87,9 @@ def test_no_silent_numbers(case: Case, key: str, tmp_path: Path) -> None:
     with torch.no_grad():
         mine = model(**arguments)
     if isinstance(theirs, tuple):
-        close(mine[0], theirs[0], "the first item")
+        close(mine[0], theirs[0], "the first item", rows("logits", theirs[0], arguments))
     else:
-        close(mine.logits, theirs.logits, "logits")
+        close(mine.logits, theirs.logits, "logits", rows("logits", theirs.logits, arguments))
         assert list(mine.keys()) == list(theirs.keys())
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers.initialization import no_init_weights
 
-from .compare import ABSOLUTE, close
+from .compare import ABSOLUTE, close, rows
 from .zoo import LOADING, gf
 
 REAL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -84,10 +84,10 @@ def test_real_sizes(name: str, tmp_path: Path) -> None:
         a, b = mine(**arguments), model(**arguments)
     # T5 does not scale its scores, which random weights make large: float64 shows both libraries up to 6e-5 off.
     absolute = 1e-4 if name.startswith("t5") else ABSOLUTE
-    close(a.logits, b.logits, "logits", absolute=absolute)
+    close(a.logits, b.logits, "logits", rows("logits", b.logits, arguments), absolute)
     for key in (key for key in b if key.endswith("hidden_states")):
         for layer, (x, y) in enumerate(zip(a[key], b[key], strict=True)):
-            close(x, y, f"{key}[{layer}]", absolute=absolute)
+            close(x, y, f"{key}[{layer}]", rows(key, y, arguments), absolute)
 
 
 def minilm() -> Path | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .. import spec
 from ..cache import KVLayer
 from .maps import Maps
+from .packing import NONE, Padding
 from .places import Announcing
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Layer(Announcing):
         cache: KVLayer | None = None,
         memory_cache: KVLayer | None = None,
         maps: Maps | None = None,
+        padding: Padding = NONE,
+        memory_padding: Padding = NONE,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """One layer's step.
 
@@ -93,18 +96,22 @@ class Layer(Announcing):
             cache: keys and values of the attention.
             memory_cache: keys and values of the cross-attention.
             maps: which weights are wanted, or None.
+            padding: what is left out of x, which is (1, N, D) then.
+            memory_padding: the same of memory.
 
         Returns:
             The states (B, T, D), and the weights of attention and cross-attention, or None.
         """
         x = self.announce("input", x)
         residual = self.attention_residual
-        added, attended = self.attention(residual.before(x), bias, causal, rotation, cache, maps)
+        added, attended = self.attention(residual.before(x), bias, causal, rotation, cache, maps, padding)
         x = self.announce("after_attention", residual(x, added))
         looked = None
         if memory is not None and self.cross_attention is not None and self.cross_attention_residual is not None:
             residual = self.cross_attention_residual
-            added, looked = self.cross_attention(residual.before(x), memory, memory_bias, memory_cache, maps)
+            added, looked = self.cross_attention(
+                *(residual.before(x), memory, memory_bias, memory_cache, maps, padding, memory_padding)
+            )
             x = self.announce("after_cross_attention", residual(x, added))
         residual = self.feedforward_residual
         x = residual(x, self.feedforward(residual.before(x)))

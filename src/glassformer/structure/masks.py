@@ -31,14 +31,15 @@ def attention_bias(
     Raises:
         InputError: if the mask's shape does not fit.
     """
+    if mask is not None and (mask.dim() not in (2, 4) or mask.shape[-1] != keys):
+        raise InputError(
+            f"attention_mask has shape {tuple(mask.shape)}, but there are {keys} tokens with those in the cache; "
+            f"give (batch, {keys}), or (batch, 1, {queries}, {keys}) for a mask of your own."
+        )
     if mask is not None and mask.dim() == 4:
+        mask = mask.expand(-1, -1, queries, -1)
         return (_bias(mask, dtype) if mask.dtype == torch.bool else mask), False
     if mask is not None:
-        if mask.dim() != 2 or mask.shape[1] != keys:
-            raise InputError(
-                f"attention_mask has shape {tuple(mask.shape)}, but there are {keys} tokens with those in the cache; "
-                f"give (batch, {keys}), or (batch, 1, {queries}, {keys}) for a mask of your own."
-            )
         mask = mask.bool()
         if mask.all():
             mask = None
@@ -62,6 +63,36 @@ def visible(queries: int, keys: int, causal: bool, like: Tensor) -> Tensor:
     if causal:
         bias.masked_fill_(torch.ones_like(bias, dtype=torch.bool).triu(keys - queries + 1), float("-inf"))
     return bias
+
+
+def tokens(mask: Tensor | None, length: int) -> Tensor | None:
+    """Which of the last `length` positions hold tokens, (B, length), by a mask (B, keys); None without such a mask."""
+    return mask[:, -length:].bool() if mask is not None and mask.dim() == 2 else None
+
+
+def reaching(mask: Tensor | None, needed: Tensor, causal: bool) -> Tensor | None:
+    """A mask under which the positions that are needed are computed, padding or not.
+
+    Args:
+        mask: (B, keys), or another that `attention_bias` takes.
+        needed: (B or 1, T), true where the states of the last T positions are needed.
+        causal: whether a query may not look to its right.
+
+    Returns:
+        The mask, if no padding is needed; else the same in four dimensions, which leave nothing out: boolean,
+        (B, 1, 1, keys), or (B, 1, T, keys) if causal.
+    """
+    length = needed.shape[1]
+    real = tokens(mask, length)
+    if mask is None or real is None or not (needed.to(real.device) & ~real).any():
+        return mask
+    allowed, keys = mask.bool()[:, None, None, :], mask.shape[1]
+    return allowed & allowed.new_ones(length, keys).tril(keys - length) if causal else allowed
+
+
+def of_keys(mask: Tensor) -> bool:
+    """Whether a mask of four dimensions is the same for all queries."""
+    return mask.dim() == 4 and mask.dtype == torch.bool and mask.shape[1] == mask.shape[2] == 1
 
 
 def packed_segments(position_ids: Tensor) -> Tensor | None:

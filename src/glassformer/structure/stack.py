@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, ModelOutput
 from .layer import Layer
 from .maps import Request, requested, requested_maps
-from .masks import attention_bias, packed_segments, visible
+from .masks import attention_bias, packed_segments, tokens, visible
+from .packing import NONE, Padding, padding_of
 from .places import Announcing
 from .positions import Positions
 
@@ -59,6 +60,15 @@ class Stack(Announcing):
         crosses = any(layer.cross_attention is not None for layer in self.layers)
         return super().has(place) and (place != "memory_mask" or crosses)
 
+    def _shape(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
+        """B and T of what is given, which is one of the two."""
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise InputError("Give exactly one of input_ids and inputs_embeds.")
+        if input_ids is not None and input_ids.dim() != 2:
+            raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; give (batch, tokens).")
+        return given.shape[0], given.shape[1]
+
     def _embed(
         self,
         input_ids: Tensor | None,
@@ -66,21 +76,18 @@ class Stack(Announcing):
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         past: int,
+        padding: Padding,
     ) -> tuple[Tensor, Tensor]:
-        """What the first layer reads, (B, T, D), and the positions, (B or 1, T)."""
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise InputError("Give exactly one of input_ids and inputs_embeds.")
-        if input_ids is not None and input_ids.dim() != 2:
-            raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; give (batch, tokens).")
-        length = given.shape[1]
+        """What the first layer reads, (B, T, D) or (1, N, D), and the positions, (B or 1, T)."""
         if input_ids is not None:
             input_ids = self.announce("input_ids", input_ids)
+        given: Any = input_ids if inputs_embeds is None else inputs_embeds
         if position_ids is None:
-            position_ids = torch.arange(past, past + length, device=given.device)[None]
+            position_ids = torch.arange(past, past + given.shape[1], device=given.device)[None]
             if self.embedding.positions is not None:
-                self.embedding.positions.check(past + length)
-        return self.embedding(input_ids, inputs_embeds, token_type_ids, position_ids), position_ids
+                self.embedding.positions.check(past + given.shape[1])
+        inputs = (input_ids, inputs_embeds, token_type_ids, position_ids)
+        return self.embedding(*(None if x is None else padding.pack(x) for x in inputs)), position_ids
 
     def _mask(
         self, place: str, bias: Tensor | None, causal: bool, queries: int, keys: int, x: Tensor
@@ -103,6 +110,8 @@ class Stack(Announcing):
         cache: KVCache | None = None,
         output_attentions: Request = False,
         output_hidden_states: Request = False,
+        padding: Padding = NONE,
+        memory_padding: Padding = NONE,
     ) -> dict[str, Any]:
         """The loop over the layers, from embedded tokens to the last states and what was asked for."""
         maps = requested_maps(output_attentions, len(self.layers))
@@ -116,20 +125,20 @@ class Stack(Announcing):
         for index, layer in enumerate(self.layers):
             if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
                 continue
-            states.append(x if index in kept else None)
+            states.append(padding.blank(x) if index in kept else None)
             arguments = (
                 *(x, memory, bias, causal, rotation, memory_bias),
                 own.layer(index) if own is not None else None,
                 cross.layer(index) if cross is not None else None,
-                maps.get(index),
+                *(maps.get(index), padding, memory_padding),
             )
             if self.checkpoint is not None and self.training:
                 x, attended, looked = self.checkpoint(layer, *arguments)
             else:
                 x, attended, looked = layer(*arguments)
-            attentions.append(attended)
-            cross_attentions.append(looked)
-        x = self.announce("output", self.dropout(self.final_norm(x)))
+            attentions.append(None if attended is None else padding.blank_maps(attended, maps[index]))
+            cross_attentions.append(None if looked is None else padding.blank_maps(looked, maps[index]))
+        x = padding.blank(self.announce("output", self.dropout(self.final_norm(x))))
         states.append(x if len(self.layers) in kept else None)
         asked = output_attentions is not None and output_attentions is not False
         return {
@@ -163,7 +172,7 @@ class Encoder(Stack):
         Args:
             input_ids: (B, T); or
             inputs_embeds: (B, T, D).
-            attention_mask: (B, T), 1 for real tokens; or (B, 1, T, T).
+            attention_mask: (B, T), 1 for real tokens, all others being left out; or (B, 1, T, T), leaving out none.
             token_type_ids: (B, T).
             position_ids: (B or 1, T); counted from zero if not given.
             output_attentions: True, or the layers whose weights are wanted, or from layers to their heads or `Maps`.
@@ -178,13 +187,17 @@ class Encoder(Stack):
             if (run := self.executor(self, *given)) is not None:
                 del run["cross_attentions"]
                 return _shaped(BaseModelOutput(**run), return_dict)
-        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0)
-        length = x.shape[1]
+        batch, length = self._shape(input_ids, inputs_embeds)
+        padding = padding_of(tokens(attention_mask, length), batch, self)
+        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, 0, padding)
         bias, _ = attention_bias(attention_mask, length, length, False, x.dtype)
         bias, _ = self._mask("mask", bias, False, length, length, x)
         bias, _ = self.positions.bias(bias, False, length, length)
         run = self._run(
-            x, position_ids, bias, False, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            *(x, position_ids, bias, False),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            padding=padding,
         )
         del run["cross_attentions"]
         return _shaped(BaseModelOutput(**run), return_dict)
@@ -213,7 +226,8 @@ class Decoder(Stack):
         Args:
             input_ids: (B, T), the new tokens; or
             inputs_embeds: (B, T, D).
-            attention_mask: (B, past + T), 1 for real tokens; or (B, 1, T, past + T).
+            attention_mask: (B, past + T), 1 for real tokens, all others being left out; or (B, 1, T, past + T),
+                leaving out none.
             token_type_ids: (B, T).
             position_ids: (B or 1, T); counted on from the cache if not given.
             encoder_hidden_states: (B, S, D), what cross-attention looks at.
@@ -242,22 +256,28 @@ class Decoder(Stack):
             run = self.executor(self, *given, memory, encoder_attention_mask, cache)
             if run is not None:
                 return _shaped(BaseModelOutputWithPastAndCrossAttentions(past_key_values=cache, **run), return_dict)
+        batch, length = self._shape(input_ids, inputs_embeds)
+        padding = padding_of(tokens(attention_mask, length), batch, self)
         past = cache.get_seq_length() if cache is not None else 0
         segments = None
         if self.packs and position_ids is not None and attention_mask is None and cache is None:
             segments = packed_segments(position_ids)
-        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, past)
-        length = x.shape[1]
+        x, position_ids = self._embed(input_ids, inputs_embeds, token_type_ids, position_ids, past, padding)
         bias, causal = attention_bias(attention_mask, length, past + length, True, x.dtype, segments)
         bias, causal = self._mask("mask", bias, causal, length, past + length, x)
         bias, causal = self.positions.bias(bias, causal, length, past + length)
-        memory_bias = None
+        memory_bias, memory_padding = None, NONE
         if memory is not None:
             looked = memory.shape[1]
             memory_bias, _ = attention_bias(encoder_attention_mask, length, looked, False, x.dtype)
             memory_bias, _ = self._mask("memory_mask", memory_bias, False, length, looked, x)
+            if not (isinstance(cache, EncoderDecoderCache) and cache.cross_attention_cache.get_seq_length()):
+                memory_padding = padding_of(tokens(encoder_attention_mask, looked), len(memory), self)
+                memory = memory_padding.pack(memory)
         run = self._run(
-            *(x, position_ids, bias, causal, memory, memory_bias, cache, output_attentions, output_hidden_states)
+            *(x, position_ids, bias, causal, memory, memory_bias, cache, output_attentions, output_hidden_states),
+            padding=padding,
+            memory_padding=memory_padding,
         )
         return _shaped(BaseModelOutputWithPastAndCrossAttentions(past_key_values=cache, **run), return_dict)
 
