@@ -112,9 +112,12 @@ def test_rows(kind: str) -> None:
     cache.reorder_cache(torch.tensor([2, 0, 0]))
     assert torch.equal(cache.layers[0].keys, keys[[2, 0, 0]])
     cache.batch_repeat_interleave(2)
+    assert cache.batch_size == 6
+    assert all(torch.equal(layer.keys[1:3], layer.keys[[0, 4]]) for layer in cache.layers)
     assert torch.equal(cache.layers[0].keys, keys[[2, 2, 0, 0, 0, 0]])
     assert cache.nbytes == 2 * size
     cache.batch_select_indices(torch.tensor([1]))
+    assert cache.nbytes == size // ROWS
     assert torch.equal(cache.layers[1].values, filled(kind).layers[1].values[[2]])
     cache.update(*some(1, rows=1), 0)
     assert cache.get_seq_length() == 6
@@ -147,6 +150,112 @@ def test_a_prompt_in_branches(kind: str) -> None:
     assert (prompt.batch_size, branches.batch_size) == (ROWS, 2 * ROWS)
     assert torch.equal(branches.layers[1].values, prompt.layers[1].values.repeat_interleave(2, 0))
     assert KVCache().branch(3).get_seq_length() == 0
+
+
+def put(layer: KVLayer, keys: Tensor, values: Tensor) -> None:
+    """Append as native code does: new tokens are written where the layer says that each row's are."""
+    start = layer.length - layer.start
+    buffers = layer.extend(tuple(keys.shape), keys.dtype)
+    rows = range(len(keys)) if layer.rows is None else layer.rows.tolist()
+    assert len(set(rows)) == len(keys), "two rows would be written to one"
+    for buffer, new in zip(buffers, (keys, values)):
+        for row, tokens in zip(rows, new):
+            buffer[row, :, start : start + new.shape[2]] = tokens
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(1, 70)),
+    st.tuples(st.just("put"), st.integers(1, 70)),
+    st.tuples(st.just("select"), st.lists(st.integers(0, 99), min_size=1, max_size=6)),
+    st.tuples(st.just("repeat"), st.integers(1, 3)),
+    st.tuples(st.just("crop"), st.integers(0, 80)),
+    st.tuples(st.just("branch"), st.integers(1, 2)),
+    st.tuples(st.just("look"), st.just(0)),
+)
+
+
+@pytest.mark.parametrize("kind", ["growing", "static"])
+@given(steps=st.lists(STEPS, min_size=1, max_size=12), first=st.integers(1, 100))
+@settings(max_examples=150, deadline=None)
+def test_rows_and_prefixes_are_kept_apart(kind: str, steps: list[tuple[str, Any]], first: int) -> None:
+    """Whatever rows go on, come again, share a prefix or are cropped, a layer holds what plain tensors would."""
+    layer, expected = KVLayer() if kind == "growing" else StaticLayer(1000), some(first)
+    layer.append(*expected)
+    left: list[tuple[KVLayer, tuple[Tensor, Tensor]]] = []  # what branches leave behind
+    for seed, (name, how) in enumerate(steps):
+        batch = len(expected[0])
+        if name in ("append", "put"):
+            new = some(how, seed=seed, rows=batch)
+            layer.append(*new) if name == "append" else put(layer, *new)
+            expected = tuple(torch.cat(pair, 2) for pair in zip(expected, new))
+        elif name == "select":
+            rows = torch.tensor([row % batch for row in how])
+            layer.select(rows)
+            expected = tuple(part[rows] for part in expected)
+        elif name == "repeat" and batch * how < 20:
+            layer.repeat(how)
+            expected = tuple(part.repeat_interleave(how, 0) for part in expected)
+        elif name == "crop":
+            how = min(how, layer.length - 1)
+            layer.crop(how)
+            expected = tuple(part[:, :, : part.shape[2] - how] for part in expected)
+        elif name == "branch":
+            left.append((layer, expected))
+            layer = layer.selected(torch.arange(batch))
+        elif name == "look":
+            assert torch.equal(layer.keys, expected[0])
+        assert (layer.batch, layer.length) == (len(expected[0]), expected[0].shape[2])
+    for each, (keys, values) in [*left, (layer, expected)]:
+        assert torch.equal(each.keys, keys)
+        assert torch.equal(each.values, values)
+
+
+def test_rows_cost_only_what_is_copied() -> None:
+    """Leaving rows out and reordering them copy nothing; a row that comes again is copied into one that has gone."""
+    layer = KVLayer(*some(100))
+    held = layer.held["keys"]
+    layer.select(torch.tensor([2, 0]))
+    put(layer, *some(1, rows=2))
+    assert layer.held["keys"] is held
+    assert torch.equal(layer.keys[:, :, :100], some(100)[0][[2, 0]])
+    layer = KVLayer(*some(100))
+    held, kept = layer.held["keys"], layer.held["keys"][:2, :, :100].clone()
+    layer.select(torch.tensor([0, 1, 0]))
+    put(layer, *some(1))
+    assert layer.held["keys"] is held
+    assert torch.equal(held[:2, :, :100], kept)
+    assert torch.equal(held[2, :, :100], kept[0])
+
+
+def test_what_is_repeated_is_held_once() -> None:
+    """A long past costs its memory once, however many rows go on from it; what follows is each row's own."""
+    layer = KVLayer(*some(128))
+    size = layer.nbytes
+    layer.repeat(4)
+    assert layer.nbytes == size
+    layer.select(torch.arange(4 * ROWS).flip(0))
+    put(layer, *some(1, rows=4 * ROWS))
+    assert layer.nbytes == size + 4 * size // 2  # room for 64 tokens of each row
+    assert torch.equal(layer.keys[:, :, :128], some(128)[0].repeat_interleave(4, 0).flip(0))
+    cross = EncoderDecoderCache(KVCache(), KVCache([some(9)]))
+    size = cross.nbytes
+    cross.batch_repeat_interleave(4)
+    assert (cross.nbytes, cross.cross_attention_cache.batch_size) == (size, 4 * ROWS)
+
+
+def test_layers_are_aligned() -> None:
+    """Reading the keys of one layer brings its rows in order, and `align` does so with the others."""
+    cache = filled("growing", tokens=70)
+    cache.batch_repeat_interleave(2)
+    assert cache.layers[1].keys is not None
+    cache.align()
+    assert [layer.prefix for layer in cache.layers] == [None, None]
+    cache.reorder_cache(torch.tensor([0, 2, 1, 3, 4, 4]))
+    cache.align()
+    assert all(layer.rows is not None for layer in cache.layers)
+    assert cache.layers[0].keys is not None
+    cache.align()
+    assert cache.layers[1].rows is None
 
 
 def test_other_rows_are_refused() -> None:

@@ -13,7 +13,7 @@ from glassformer.errors import GenerationError
 from glassformer.generation.generate import compute_transition_scores
 from glassformer.generation.stopping import StoppingCriteria, StoppingCriteriaList
 
-from .test_generate import flatten, real
+from .test_generate import PADDED, close, flatten, real
 from .tiny import ALL, DECODERS, ENCODER_DECODERS, ENDS, both, ours, peer, ragged
 
 BEAMS: dict[str, dict[str, Any]] = {
@@ -68,15 +68,15 @@ def test_outputs(name: str, do_sample: bool) -> None:
     assert type(found).__name__ == type(expected).__name__
     assert list(found) == list(expected)
     assert found.beam_indices.dtype == expected.beam_indices.dtype
-    mask = mask.repeat_interleave(3, dim=0)
     for key in found:
         if key != "past_key_values":
             flat, wanted = (flatten(out[key]) for out in (found, expected))
             assert len(flat) == len(wanted), key
-            if key in ("hidden_states", "attentions"):  # what padding sees is nothing here, and everything in the peer
-                flat, wanted = ([real(tensor, mask) for tensor in tensors] for tensors in (flat, wanted))
+            if key in PADDED:
+                each = mask if key.startswith("encoder_") else mask.repeat_interleave(3, dim=0)
+                flat, wanted = ([real(tensor, each) for tensor in tensors] for tensors in (flat, wanted))
             for one, other in zip(flat, wanted):
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+                close(one, other, key)
     assert found.past_key_values.get_seq_length() == expected.past_key_values.get_seq_length()
     for one, other in zip(found.past_key_values, expected.past_key_values):
         torch.testing.assert_close(one[0][:, :, -5:], other[0][:, :, -5:], rtol=1e-4, atol=1e-5)

@@ -132,7 +132,8 @@ def test_eight_bits(name: str, strategy: str) -> None:
         **STRATEGIES[strategy],
     )
     assert found.sequences.shape == expected.sequences.shape
-    assert found.past_key_values.nbytes <= 0.32 * expected.past_key_values.nbytes  # heads of 8: of 64 it is 26 %
+    size, whole = (out.past_key_values.branch().nbytes for out in (found, expected))  # with what rows share in each
+    assert size <= 0.32 * whole  # heads of 8: of 64 it is 26 %
     off = (found.logits[0] - expected.logits[0]).abs()
     assert float(off.mean()) < 0.02 * float(expected.logits[0].std())
 

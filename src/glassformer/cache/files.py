@@ -52,6 +52,7 @@ def save_cache(cache: KVCache, path: str | os.PathLike[str]) -> None:
         if isinstance(one, StaticCache):
             facts[part]["max_cache_len"] = one.max_cache_len
         for index, layer in enumerate(one.layers):
+            layer.settle()
             for name, buffer in layer.held.items():
                 # The copy is of the tokens alone, without the room.
                 tensors[f"{part}.{index}.{name}"] = buffer.detach()[:, :, : layer.length - layer.start].clone(

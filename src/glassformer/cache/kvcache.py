@@ -82,13 +82,14 @@ class KVCache:
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the given rows of the batch, (new B,)."""
+        """Go on with the given rows of the batch, (new B,), of which some may be left out and others come again."""
         for layer in self.layers:
             layer.select(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row of the batch `repeats` times, copies side by side."""
-        self.batch_select_indices(torch.arange(self.batch_size).repeat_interleave(repeats))
+        """Repeat every row of the batch `repeats` times, copies side by side; a long past is held once for all."""
+        for layer in self.layers:
+            layer.repeat(repeats)
 
     def branch(self: Cache, n: int = 1) -> Cache:
         """A new cache with every row `n` times, copies side by side; this one stays as it is.
@@ -99,12 +100,29 @@ class KVCache:
             >>> prompt = model(ids, use_cache=True).past_key_values
             >>> model.generate(torch.cat([ids, question], 1), past_key_values=prompt.branch())
         """
-        return self._selected(torch.arange(self.batch_size).repeat_interleave(n))
+        other = self._selected(torch.arange(self.batch_size))
+        other.batch_repeat_interleave(n)
+        return other
 
     def _selected(self: Cache, rows: Tensor) -> Cache:
         other = copy.copy(self)
         other.layers = [layer.selected(rows) for layer in self.layers]
         return other
+
+    def advance(self, new: int) -> bool:
+        """Take new tokens in, where all buffers have room for them, and say whether they have."""
+        fits = all(layer.fits(new) for layer in self.layers)
+        for layer in self.layers if fits else ():
+            layer.length += new
+        return fits
+
+    def align(self) -> None:
+        """Let all layers hold their rows in the same way, which reading the keys of one alone changes."""
+        for layer in self.layers:
+            if not layer.like(self.layers[0]):
+                for each in self.layers:
+                    each.settle()
+                return
 
     def reset(self) -> None:
         """Forget everything."""
@@ -144,8 +162,7 @@ class KVCache:
     @property
     def batch_size(self) -> int:
         """How many rows are held; 0 before the first token."""
-        keys = self.layers[0].keys if self.layers else None
-        return 0 if keys is None else keys.shape[0]
+        return self.layers[0].batch if self.layers else 0
 
     @property
     def nbytes(self) -> int:
@@ -271,6 +288,12 @@ class EncoderDecoderCache(KVCache):
         """Keep the given rows of the batch, in both caches."""
         self.self_attention_cache.batch_select_indices(indices)
         self.cross_attention_cache.batch_select_indices(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row of the batch; what was computed of the encoder is held once for all copies."""
+        cross = self.cross_attention_cache
+        self.self_attention_cache.batch_repeat_interleave(repeats)
+        cross.batch_select_indices(torch.arange(cross.batch_size).repeat_interleave(repeats))
 
     def _selected(self, rows: Tensor) -> EncoderDecoderCache:
         own, cross = self.self_attention_cache, self.cross_attention_cache

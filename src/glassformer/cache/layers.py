@@ -2,12 +2,18 @@
 
 A layer's buffers hold more room than tokens, so that a step writes its own keys and values and copies nothing of the
 past. The variants differ in how much room there is, in what may be forgotten, and in how a number is written.
+
+Nor is the past copied when the batch changes, as it does when rows finish or beams take each other's place. A layer
+notes which row of its buffers each row of the batch goes on from, and, where rows were repeated, which prefix they
+share. Native code reads keys and values where they are (`extend`); for PyTorch, which wants one tensor of all
+(`append`), the layer brings them together first.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -20,37 +26,74 @@ _ROOM = 64  # tokens; buffers grow in multiples of this
 Layer = TypeVar("Layer", bound="KVLayer")
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """The first tokens of several rows, held once; nothing is written to them any more.
+
+    Attributes:
+        held: the buffers by name, (P, kv_heads, room, head_dim) each.
+        length: how many tokens they hold.
+        rows: (B,), the row of these buffers that each row of the batch begins with.
+    """
+
+    held: dict[str, Tensor]
+    length: int
+    rows: Tensor
+
+    def read(self, name: str) -> Tensor:
+        """The tokens of every row of the batch, (B, kv_heads, length, head_dim)."""
+        return self.held[name][:, :, : self.length].index_select(0, self.rows)
+
+
 class KVLayer:
     """Keys and values of one layer, (B, kv_heads, T, head_dim) each, in buffers whose room doubles when it is used up.
 
     Attributes:
         length: T, the tokens read so far.
-        start: how many of them, from the first on, are no longer held.
-        held: the buffers by name, (B, kv_heads, room, ...) each.
+        start: how many of them, from the first on, the buffers do not hold: they are forgotten, or in the prefix.
+        held: the buffers by name, (rows, kv_heads, room, ...) each.
+        rows: (B,), the row of the buffers that each row of the batch goes on from; None for their own order.
+        prefix: what rows share, before what the buffers hold; or None.
     """
 
     kind = "growing"
+    shares = True  # whether rows that are repeated hold what they have in common once
 
     def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
         self.length = self.start = 0
         self.held: dict[str, Tensor] = {}
+        self.rows: Tensor | None = None
+        self.prefix: Prefix | None = None
         if keys is not None and values is not None:
             self.append(keys, values)
 
     @property
     def keys(self) -> Tensor | None:
         """The keys held, (B, kv_heads, T, head_dim), or None before the first token."""
+        self.settle()
         return self._read("keys") if self.held else None
 
     @property
     def values(self) -> Tensor | None:
         """The values held, (B, kv_heads, T, head_dim), or None before the first token."""
+        self.settle()
         return self._read("values") if self.held else None
+
+    @property
+    def batch(self) -> int:
+        """B, the rows of the batch; 0 before the first token."""
+        rows = self.rows if self.rows is not None or self.prefix is None else self.prefix.rows
+        return self._count if rows is None else len(rows)
 
     @property
     def nbytes(self) -> int:
         """The memory of the buffers, in bytes."""
-        return sum(buffer.nbytes for buffer in self.held.values())
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All buffers, those of the prefix too."""
+        return [*self.held.values(), *(self.prefix.held.values() if self.prefix is not None else ())]
 
     @property
     def capacity(self) -> int | None:
@@ -70,7 +113,9 @@ class KVLayer:
         Raises:
             InputError: if the cache holds another number of rows, or is full.
         """
-        past = self._rows(keys.shape[0])
+        self._check_rows(keys.shape[0])
+        self.settle()
+        past = self.held.get("keys")
         start = self.length - self.start
         self.length += keys.shape[2]
         if torch.is_grad_enabled() and (keys.requires_grad or (past is not None and past.requires_grad)):
@@ -88,41 +133,125 @@ class KVLayer:
             dtype: of the numbers.
 
         Returns:
-            The buffers of keys and values, (B, kv_heads, room, head_dim), contiguous.
+            The buffers of keys and values, (rows, kv_heads, room, head_dim), contiguous. They hold the tokens from
+            `start` on, each row of the batch in the row that `rows` says; those before are in `prefix`.
         """
-        self._rows(shape[0])
+        self._check_rows(shape[0])
+        self._part()
         start = self.length - self.start
         self.length += shape[2]
         return self._buffer("keys", shape, dtype, start), self._buffer("values", shape, dtype, start)
 
-    def _rows(self, rows: int) -> Tensor | None:
-        """The keys so far, which must be of as many rows."""
-        past = self.held.get("keys")
-        if past is not None and past.shape[0] != rows:
+    def fits(self, new: int) -> bool:
+        """Whether the buffers have room for new tokens, and a row for each row of the batch, in its order."""
+        buffer = self.held.get("keys")
+        if buffer is None or self.rows is not None or self.prefix is not None or _closed(buffer):
+            return False
+        return self.length - self.start + new <= buffer.shape[2]
+
+    def _check_rows(self, rows: int) -> None:
+        if self.batch not in (0, rows):
             raise InputError(
-                f"The cache holds {past.shape[0]} rows, but {rows} were given: pass as many, or select or repeat "
+                f"The cache holds {self.batch} rows, but {rows} were given: pass as many, or select or repeat "
                 "those of the cache (batch_select_indices, batch_repeat_interleave)."
             )
-        return past
 
     def crop(self, tokens: int) -> None:
         """Forget the last `tokens` tokens; the room stays."""
-        self.length = max(0, self.length - tokens)
+        length = max(0, self.length - tokens)
+        if self.prefix is not None and length < self.prefix.length:
+            self.settle()
+        self.length = length
 
     def reset(self) -> None:
         """Forget everything, and give the memory back."""
         self.length = self.start = 0
-        self.held = {}
+        self.held, self.rows, self.prefix = {}, None, None
 
     def select(self, rows: Tensor) -> None:
-        """Keep the given rows of the batch, in that order: rows is (new B,), integer."""
-        self.held = {name: buffer.index_select(0, rows.to(buffer.device)) for name, buffer in self.held.items()}
+        """Go on with the given rows of the batch, in that order: rows is (new B,), integer.
+
+        Nothing is copied, but to give memory back where less than half of the rows would be in use.
+        """
+        if self.prefix is not None:
+            self.prefix = replace(self.prefix, rows=self.prefix.rows.index_select(0, rows.to(self.prefix.rows.device)))
+        if not self.held:
+            return
+        device = next(iter(self.held.values())).device
+        self.rows = rows.to(device) if self.rows is None else self.rows.index_select(0, rows.to(device))
+        if 2 * len(rows) < self._count:
+            self._order()
+
+    def repeat(self, times: int) -> None:
+        """Repeat every row of the batch `times` times, copies side by side; a long past is held once for all."""
+        rows = torch.arange(self.batch).repeat_interleave(times)
+        taught = any(buffer.requires_grad for buffer in self.buffers)
+        self.select(rows)
+        if not self.shares or self.prefix is not None or self.length < _ROOM or taught:
+            return
+        self.prefix = Prefix(self.held, self.length, torch.arange(self._count) if self.rows is None else self.rows)
+        self.held, self.rows, self.start = {}, None, self.length
+
+    def like(self, other: KVLayer) -> bool:
+        """Whether another layer of the same cache holds its rows in the same way."""
+        one, two = self.rows, other.rows
+        same = one is two or (one is not None and two is not None and torch.equal(one, two))
+        return same and (self.prefix is None) == (other.prefix is None)
+
+    def settle(self) -> None:
+        """Bring all tokens of a row together in the buffers, and rows in the batch's order."""
+        if self.rows is not None:
+            self._order()
+        if (prefix := self.prefix) is not None:
+            self.prefix = None
+            parts = {name: [prefix.read(name)] for name in prefix.held}
+            for name in self.held:
+                parts[name].append(self._read(name))
+            self.held = {name: torch.cat(both, dim=2) for name, both in parts.items()}
+            self.start = 0
 
     def selected(self: Layer, rows: Tensor) -> Layer:
         """A new layer of the given rows, (new B,); this one stays as it is."""
         other = copy.copy(self)
+        other.held = dict(self.held)
         other.select(rows)
+        other._order()
         return other
+
+    @property
+    def _count(self) -> int:
+        """The rows of the buffers."""
+        return next((buffer.shape[0] for buffer in self.held.values()), 0)
+
+    def _order(self) -> None:
+        """Copy the buffers, with their rows in the batch's order."""
+        if (rows := self.rows) is not None:
+            self.held = {name: buffer.index_select(0, rows) for name, buffer in self.held.items()}
+            self.rows = None
+
+    def _part(self) -> None:
+        """Give each row of the batch a row of the buffers that no other goes on from, so that it can be written to.
+
+        Where several go on from one row, all but the first are copied, to rows that nobody goes on from.
+        """
+        if self.rows is None:
+            return
+        wanted = self.rows.tolist()
+        if len(taken := set(wanted)) == len(wanted):
+            return
+        free = [row for row in range(self._count) if row not in taken]
+        if len(free) < len(wanted) - len(taken) or any(map(_closed, self.held.values())):
+            self._order()
+            return
+        end = self.length - self.start
+        for place, row in enumerate(wanted):
+            if row in taken:
+                taken.remove(row)
+                continue
+            wanted[place] = free.pop()
+            for buffer in self.held.values():
+                buffer[wanted[place], :, :end] = buffer[row, :, :end]
+        self.rows = self.rows.new_tensor(wanted)
 
     def facts(self) -> dict[str, Any]:
         """What a file needs beside the tensors to make the layer again, as JSON can hold it."""
@@ -144,17 +273,22 @@ class KVLayer:
         """The buffer of that name, or a larger one, with room for what is new, of that shape, from `start` on."""
         end = start + shape[2]
         buffer = self.held.get(name)
-        # What inference mode made may be written to in inference mode only.
-        if buffer is None or buffer.shape[2] < end or (buffer.is_inference() and not torch.is_inference_mode_enabled()):
+        if buffer is None or buffer.shape[2] < end or _closed(buffer):
+            self._order()
             grown = torch.empty(shape[0], shape[1], self._room(start, end), shape[3], dtype=dtype, device=device)
-            if buffer is not None:
-                grown[:, :, :start] = buffer[:, :, :start]
+            if name in self.held:
+                grown[:, :, :start] = self.held[name][:, :, :start]
             self.held[name] = buffer = grown
         return buffer
 
     def _room(self, start: int, end: int) -> int:
         """How many tokens a new buffer is made for, of which `start` are held and `end` must fit."""
         return _ROOM * -(-max(end, 2 * start) // _ROOM)
+
+
+def _closed(buffer: Tensor) -> bool:
+    """Whether a buffer may not be written to: what inference mode made may in inference mode only."""
+    return buffer.is_inference() and not torch.is_inference_mode_enabled()
 
 
 class StaticLayer(KVLayer):
@@ -165,6 +299,7 @@ class StaticLayer(KVLayer):
     """
 
     kind = "static"
+    shares = False
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -212,6 +347,7 @@ class WindowLayer(KVLayer):
     """
 
     kind = "window"
+    shares = False
 
     def __init__(self, window: int, slack: int = _ROOM) -> None:
         super().__init__()
@@ -222,11 +358,13 @@ class WindowLayer(KVLayer):
     @property
     def keys(self) -> Tensor | None:
         """The keys that the next token may look at beside its own, (B, kv_heads, at most window - 1, head_dim)."""
+        self.settle()
         return self._seen("keys", 0) if self.held else None
 
     @property
     def values(self) -> Tensor | None:
         """The values to these keys, of the same shape."""
+        self.settle()
         return self._seen("values", 0) if self.held else None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,6 +414,7 @@ class QuantizedLayer(KVLayer):
     """
 
     kind = "int8"
+    shares = False
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

@@ -226,6 +226,7 @@ def beam_search(
         rows, tokens = beams.advance(feed.ids, scores, criteria, record.scores)
         feed.select(rows.flatten())
         feed.append(tokens.flatten())
+        feed.shed(~beams.wanting().expand_as(rows).flatten())
         yield tokens.flatten()
     finish(feed, record, prompts, beams.trellis, beams.ended[:, :returned], beams.scores[:, :returned], fill)
 
@@ -233,7 +234,7 @@ def beam_search(
 def scored(feed: Feed, processors: Processors) -> tuple[Any, Tensor, Tensor]:
     """One step of the model: its output, and of the next token the logits and the processed log-probabilities."""
     output = feed.step()
-    logits = feed.readout(output)
+    logits = feed.logits(output)
     return output, logits, processors(feed.ids, logits.log_softmax(dim=-1))
 
 

@@ -74,7 +74,10 @@ def _steps(
     # What was padding has no state to be like.
     unlike = None if feed.mask is None else feed.mask[:, None] == 0
     width = min(top_k, logits.shape[1])
-    wide, feed.cache = repeated(replace(feed), width), None  # a row for every token looked at
+    wide = repeated(replace(feed), width, encoder=not feed.use_cache)  # a row for every token looked at
+    if wide.cache is not None:
+        wide.cache.batch_repeat_interleave(width)
+        feed.cache = None
     finished = torch.zeros(batch, dtype=torch.bool, device=device)
     while not bool(finished.all()):
         scores = processors(feed.ids, logits)

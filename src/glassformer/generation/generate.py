@@ -24,7 +24,7 @@ from glassformer.generation.outputs import (
     GenerateEncoderDecoderOutput,
 )
 from glassformer.generation.processors import LogitsProcessorList
-from glassformer.generation.prompt import prepare, read_ahead
+from glassformer.generation.prompt import looked_at, prepare, read_ahead
 from glassformer.generation.search import Feed, Record
 from glassformer.generation.seeds import Generators, Noise, generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
@@ -156,7 +156,12 @@ def begin(
     mode = supported_mode(settings, unsupported, assistant_model)
     if settings.token_healing:
         inputs, given = heal(model, tokenizer, inputs, given, generate)
-    feed, source_ids = prepare(model, settings, inputs, given)
+    unseen = not looked_at(model)
+    # Guesses differ between the rows of a prompt from the first step on.
+    once = unseen and mode is not GenerationMode.ASSISTED_GENERATION
+    feed, source_ids = prepare(model, settings, inputs, given, once)
+    own = logits_processor or stopping_criteria or prefix_allowed_tokens_fn or settings.return_dict_in_generate
+    feed.sheds = unseen and feed.use_cache and not own and given.get("past_key_values") is None
     prompt_length = feed.ids.shape[1]
     embedded = feed.embeds.shape[1] if feed.embeds is not None else None
     longest, shortest = lengths(model, settings, called, prompt_length, embedded)

@@ -83,6 +83,8 @@ def group_beam_search(
             chosen.squeeze(1).scatter_add_(1, tokens[:, group], weights)
         feed.select(rows.flatten())
         feed.append(tokens.flatten())
+        going = [beams.wanting() & beams.open for beams in members]
+        feed.shed(~torch.stack(going, dim=1).expand_as(rows).flatten())
         yield tokens.flatten()
     scores, best = torch.cat([beams.scores for beams in members], dim=1).topk(returned)
     nodes = torch.cat([beams.ended for beams in members], dim=1).gather(1, best)

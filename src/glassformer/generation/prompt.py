@@ -15,7 +15,7 @@ from glassformer.generation.search import Feed
 
 
 def prepare(
-    model: Any, settings: GenerationConfig, inputs: Tensor | None, given: dict[str, Any]
+    model: Any, settings: GenerationConfig, inputs: Tensor | None, given: dict[str, Any], once: bool = False
 ) -> tuple[Feed, Tensor | None]:
     """What the model is fed in a call, each row `num_return_sequences` times.
 
@@ -24,6 +24,7 @@ def prepare(
         settings: the settings of the call.
         inputs: token ids (B, T), the same as `input_ids` in `given`.
         given: the other arguments of the call, meant for the model.
+        once: whether to read a prompt once for all of its rows, where there is a cache.
 
     Returns:
         The feed; and the token ids of the input (B, S), the encoder's where there is one, or None without ids.
@@ -71,7 +72,12 @@ def prepare(
         )
     if "logits_to_keep" in model.arguments:
         feed.fixed.setdefault("logits_to_keep", 1)
-    return repeated(feed, max(settings.num_return_sequences or 1, settings.num_beams or 1)), source_ids
+    times = max(settings.num_return_sequences or 1, settings.num_beams or 1)
+    once = once and feed.use_cache
+    if times > 1 and feed.cache is not None:
+        feed.cache = feed.cache.branch(1 if once else times)  # the caller's may serve other calls
+    feed.copies = times if once else 1
+    return repeated(feed, times, encoder=not once), source_ids
 
 
 def _decoder_only(model: Any, settings: GenerationConfig, given: dict[str, Any]) -> Feed:
@@ -242,12 +248,18 @@ def read_ahead(feed: Feed, size: int) -> None:
 
         piece = replace(feed, ids=feed.ids[:, :end], fresh=size, mask=upto(feed.mask))
         piece.positions, piece.token_types = upto(feed.positions), upto(feed.token_types)
-        piece.step()
+        piece.read()
         feed.cache, feed.fresh = piece.cache, feed.fresh - size
 
 
-def repeated(feed: Feed, times: int) -> Feed:
-    """Every row of the feed `times` times, copies side by side."""
+def repeated(feed: Feed, times: int, encoder: bool) -> Feed:
+    """Every row of the feed, but not of its cache, `times` times, copies side by side.
+
+    Args:
+        feed: the model and what it reads.
+        times: how often.
+        encoder: whether to repeat the encoder's states, too, which nobody reads once they are in the cache.
+    """
     if times == 1:
         return feed
 
@@ -259,15 +271,21 @@ def repeated(feed: Feed, times: int) -> Feed:
     feed.ids, feed.mask, feed.positions = repeat(feed.ids), repeat(feed.mask), repeat(feed.positions)
     feed.token_types, feed.embeds = repeat(feed.token_types), repeat(feed.embeds)
     feed.fixed = {name: repeat(value) for name, value in feed.fixed.items()}
-    if (encoded := feed.fixed.get("encoder_outputs")) is not None:
+    if encoder and (encoded := feed.fixed.get("encoder_outputs")) is not None:
         if hasattr(encoded, "items"):
             encoded = type(encoded)(**{name: repeat(value) for name, value in encoded.items()})
         else:
             encoded = tuple(repeat(value) for value in encoded)
         feed.fixed["encoder_outputs"] = encoded
-    if feed.cache is not None:
-        feed.cache = feed.cache.branch(times)  # the caller's may serve other calls
     return feed
+
+
+def looked_at(model: Any) -> bool:
+    """Whether somebody looks inside, with a trace, an intervention or a hook, where all rows are expected."""
+    return any(
+        getattr(part, "listener", None) is not None or part._forward_hooks or part._forward_pre_hooks
+        for part in model.modules()
+    )
 
 
 def _reordered(tensor: Tensor | None, order: Tensor, past: int) -> Tensor | None:

@@ -54,7 +54,11 @@ class Feed:
         embeds: (B, T, D), read at the first step in the place of the ids.
         cache: keys and values of what was read, or None.
         use_cache: whether to keep them.
-        readout: from the model's output to the scores of the next token (B, V).
+        readout: from the model's output to the scores of the next token, a row that was read.
+        copies: of so many rows side by side, which begin alike, the model reads one in the first step, and its cache
+            holds what was read once.
+        sheds: whether rows that are finished need not be read, since nobody sees what becomes of them.
+        rows: those that the model still reads, in rising order; None for all.
     """
 
     model: Any
@@ -69,9 +73,21 @@ class Feed:
     cache: Any = None
     use_cache: bool = True
     readout: Callable[[Any], Tensor] = last_logits
+    copies: int = 1
+    sheds: bool = False
+    rows: Tensor | None = None
 
     def step(self) -> Any:
         """Let the model read what is fresh; returns its output, whose logits end with the next token's, (B, n, V)."""
+        output = self.read()
+        if self.copies > 1:
+            self.cache.batch_repeat_interleave(self.copies)
+            copied = {name: _repeated(value, self.copies) for name, value in output.items() if name not in _ONCE}
+            output, self.copies = type(output)(**{**output, **copied}), 1
+        return output
+
+    def read(self) -> Any:
+        """The model's output for what is fresh, of the rows that it has to read."""
         inputs = dict(self.fixed)
         if self.embeds is not None:
             inputs["inputs_embeds"] = self.embeds[:, -self.fresh :]
@@ -84,6 +100,8 @@ class Feed:
             inputs[self.decoder + "position_ids"] = _newest(self.positions, self.fresh)
         if self.token_types is not None:
             inputs["token_type_ids"] = self.token_types[:, -self.fresh :]
+        if self.copies > 1 or self.rows is not None:
+            inputs = {name: self._to_read(value) for name, value in inputs.items()}
         if self.cache is not None:
             inputs["past_key_values"] = self.cache
         output = self.model(**inputs, use_cache=self.use_cache, return_dict=True)
@@ -104,12 +122,49 @@ class Feed:
             self.token_types = last if self.use_cache else torch.cat([self.token_types, last], dim=1)
         self.fresh = 1 if self.use_cache else self.ids.shape[1]
 
+    def _to_read(self, value: Any) -> Any:
+        """Of an input with a row for each row of the ids, those that the model has to read."""
+        if not isinstance(value, Tensor) or not value.dim():
+            return value
+        if self.rows is None:
+            return value[:: self.copies]
+        return value.index_select(0, self.rows) if len(value) == len(self.ids) else value
+
+    def logits(self, output: Any) -> Tensor:
+        """The scores of the next token, (B, V); zeros for rows that are read no more."""
+        read = self.readout(output)
+        if self.rows is None:
+            return read
+        return read.new_zeros(len(self.ids), read.shape[1]).index_copy_(0, self.rows, read)
+
     def select(self, rows: Tensor) -> None:
         """Go on with the tokens and the cache of the given rows, (B,), each in the place of one of the same prompt."""
+        if rows.tolist() == list(range(len(rows))):
+            return
         self.ids = self.ids.index_select(0, rows)
         if self.cache is not None:
             # What was read of an encoder is the same for all rows of a prompt.
-            getattr(self.cache, "self_attention_cache", self.cache).reorder_cache(rows)
+            cache = getattr(self.cache, "self_attention_cache", self.cache)
+            cache.reorder_cache(rows if self.rows is None else torch.searchsorted(self.rows, rows[self.rows]))
+
+    def shed(self, finished: Tensor) -> None:
+        """Let the model read the rows that are finished, (B,), no more, where that may be."""
+        count = len(finished) - int(finished.sum())
+        if not self.sheds or count in (0, len(finished) if self.rows is None else len(self.rows)):
+            return
+        living = (~finished).nonzero().squeeze(1)
+        self.cache.batch_select_indices(living if self.rows is None else torch.searchsorted(self.rows, living))
+        self.rows = living
+
+
+_ONCE = ("past_key_values", "encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions")
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """Every row of a tensor, or of all in a tuple, `times` times."""
+    if isinstance(value, tuple):
+        return tuple(_repeated(one, times) for one in value)
+    return value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) else value
 
 
 def _newest(tensor: Tensor, count: int) -> Tensor:
@@ -172,7 +227,7 @@ def search(
     count = 0
     while count < len(finished):
         output = feed.step()
-        logits = feed.readout(output)
+        logits = feed.logits(output)
         scores = processors(feed.ids, logits)
         record.add(output, logits, scores)
         del output
@@ -183,4 +238,6 @@ def search(
         done = criteria(feed.ids, record.scores)
         finished = finished | done if count else done
         count = sum(finished.tolist())
+        if count and pad is not None:
+            feed.shed(finished)
         yield tokens
