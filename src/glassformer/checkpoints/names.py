@@ -113,6 +113,8 @@ def match(table: Iterable[Row], shapes: Mapping[str, tuple[int, ...]]) -> list[S
         found_row, suffix = (by_name[pattern], "") if pattern in by_name else (by_name.get(module), f".{leaf}")
         if found_row is None:
             raise WeightsError(f"The name table has no row for {name}; add one for {module}.")
+        if len(found_row.ours) > 1 and len(shape) == 3:  # quantised: parts may differ in bits, and lie apart
+            suffix = f".{module.rpartition('.')[2]}{suffix}"
         theirs, also, copies = (
             [part.replace("*", number) + suffix for part in group]
             for group in ([found_row.theirs], found_row.also, found_row.copies)

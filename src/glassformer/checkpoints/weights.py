@@ -74,6 +74,9 @@ class Weights(Mapping[str, "torch.Tensor"]):
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.tensor(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._readers  # a Mapping's own way would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
 

@@ -61,9 +61,13 @@ def without_weights(where: str) -> Any:
     """
     import torch
 
+    from ..engine.quantize import Scheme, quantize
+
     config, kind = class_of(where)
     with torch.device("meta"):
         model = kind.from_config(config)
+    if (scheme := Scheme.of(config)) is not None:
+        quantize(model, scheme, model.dtype)
     if model.dtype == torch.float16:  # as when it is loaded
         for name, module in model.named_modules():
             if name.endswith(model.base_model.spec.keep_fp32):

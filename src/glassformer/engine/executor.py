@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,16 +44,16 @@ class Watched:
         self.parts = [(path, weakref.ref(part)) for path, part in root.named_modules() if isinstance(part, Announcing)]
         self.weights = list(root.parameters())
         self.trained = [weight for weight in self.weights if weight.requires_grad]
-        self._held = [held for module in modules for held in (module._modules, module._parameters)]
+        self._held = [held for module in modules for held in (module._modules, module._parameters) if held]
         self._kept = [list(held.values()) for held in self._held]  # so that no other object takes their identity
         self._versioned = [weight for weight in self.weights if not weight.is_inference()]
         self._was = self._state()
 
     def _state(self) -> tuple[list[int], list[int], list[int]]:
-        """What is where, and how often it has changed."""
+        """What is where, and how often it has changed; asked at every call, so that it has to be quick."""
         return (
-            [id(value) for held in self._held for value in held.values()],
-            [weight.data_ptr() for weight in self.weights],
+            list(map(id, chain.from_iterable([held.values() for held in self._held]))),
+            list(map(Tensor.data_ptr, self.weights)),
             [weight._version for weight in self._versioned],
         )
 
@@ -124,11 +125,9 @@ class Executor(ABC):
         if self.watched is not None and self.watched.same(module):
             return self.reason is None
         self.watched, self.reason = Watched(module), None
-        dtypes = {weight.dtype for weight in module.parameters()}
         devices = {weight.device.type for weight in module.parameters()}
-        if devices != {"cpu"} or dtypes != {torch.float32}:
-            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            self.reason = f"its weights are {names} on {', '.join(sorted(devices))}"
+        if devices != {"cpu"}:
+            self.reason = f"its weights are on {', '.join(sorted(devices))}"
             return False
         try:
             self._make(module)

@@ -17,6 +17,7 @@ from ..structure.feedforward import FeedForward, GatedFeedForward
 from ..structure.layer import Layer, Residual
 from ..structure.norms import RMSNorm
 from ..structure.positions import Learned, Positions, RelativeBuckets, Rotary
+from ..structure.quantized import QuantizedLinear, QuantizedTable
 from ..structure.stack import Decoder, Stack
 from .program import Matrix, Operation, Place, Program, View
 
@@ -32,6 +33,7 @@ ACTIVATIONS: dict[Any, str] = {
     activations.relu_squared: "relu2",
     activations.linear: "none",
 }
+ROWS = {torch.float32: "f32", torch.bfloat16: "bf16"}  # tables that are read row by row
 Pack = Callable[[str, Tensor], Matrix]
 
 
@@ -70,10 +72,14 @@ class Builder:
     def linear(self, part: str, layer: nn.Module, x: View, out: View, **settings: Any) -> None:
         """`out = activation(W x + b)`, times a gate or added to what is there as the settings say."""
         meets = settings.pop("meets", True)
-        if type(layer) is not nn.Linear:
+        name = f"{part}.weight"
+        if type(layer) is QuantizedLinear:
+            matrix = Matrix(name, f"q{layer.bits}_panel", layer.out_features, layer.in_features, 0, layer.weight)
+        elif type(layer) is nn.Linear:
+            matrix = self.pack(name, layer.weight)
+        else:
             raise Unknown(f"{part} is a {type(layer).__name__}, not a Linear")
         vectors = {} if layer.bias is None else {"bias": layer.bias}
-        matrix = self.pack(f"{part}.weight", layer.weight)
         self.add("linear", part, x, out, matrix=matrix, vectors=vectors, settings=settings, meets=meets)
 
     def norm(self, part: str, norm: nn.Module, x: View, out: View) -> None:
@@ -149,7 +155,7 @@ def _meeting(operation: Operation) -> Operation:
 
 
 def _table(part: str, table: nn.Module) -> None:
-    if type(table) not in (nn.Embedding, Table) or table.max_norm is not None:
+    if type(table) not in (nn.Embedding, Table, QuantizedTable) or table.max_norm is not None:
         raise Unknown(f"{part} is a {type(table).__name__} that is looked up in its own way")
 
 
@@ -158,7 +164,7 @@ def _embedding(build: Builder, part: str, embedding: nn.Module, out: View) -> No
         raise Unknown(f"{part} is a {type(embedding).__name__}")
     if type(embedding).forward is not Embedding.forward:
         raise Unknown(f"{part} is a {type(embedding).__name__}, which embeds in its own way")
-    tokens = embedding.tokens.weight
+    tokens = embedding.tokens
     vectors: dict[str, Tensor] = {}
     settings: dict[str, Any] = {"scale": embedding.scale}
     if embedding.types is not None:
@@ -169,8 +175,14 @@ def _embedding(build: Builder, part: str, embedding: nn.Module, out: View) -> No
             raise Unknown(f"{part}.positions is a {type(embedding.positions).__name__}")
         vectors["positions"] = embedding.positions.table.weight
         settings["offset"] = embedding.positions.offset
-    form = "f32" if tokens.dtype == torch.float32 else "bf16_panel"  # here rows of bf16 as they are
-    table = Matrix(f"{part}.tokens.weight", form, tokens.shape[0], tokens.shape[1], tokens.shape[1], tokens)
+    name, weight = f"{part}.tokens.weight", tokens.weight
+    if isinstance(tokens, QuantizedTable):
+        form = f"q{tokens.bits}_panel"
+    elif weight.dtype in ROWS and weight.stride(1) == 1:
+        form = ROWS[weight.dtype]
+    else:
+        raise Unknown(f"{name} is {weight.dtype} with strides {weight.stride()}")
+    table = Matrix(name, form, tokens.num_embeddings, tokens.embedding_dim, weight.stride(0), weight)
     build.add("embed", part, None, out, matrix=table, vectors=vectors, settings=settings)
     if not isinstance(embedding.norm, nn.Identity):
         build.norm(f"{part}.norm", embedding.norm, out, out)

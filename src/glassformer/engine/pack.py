@@ -1,4 +1,4 @@
-"""Packing: the weights of a part as the kernels read them; those of fp32 stay where they are."""
+"""Packing: the weights of a part as the kernels read them; those of fp32 and bf16 stay where they are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from ..kernels import native
-from .lower import Unknown
+from .lower import ROWS, Unknown
 from .program import Matrix
+
+LINE, HUGE_PAGE = 64, 2 << 20  # bytes
 
 
 def packed(name: str, weight: Tensor) -> Matrix:
-    """The matrix of a weight (outputs, inputs): fp32 as it lies, bf16 in panels.
+    """The matrix of a weight (outputs, inputs): fp32 or bf16, as it lies.
 
     Args:
         name: of the parameter.
@@ -22,12 +24,10 @@ def packed(name: str, weight: Tensor) -> Matrix:
     """
     weight = weight.detach()
     outputs, inputs = weight.shape
-    if weight.dtype == torch.float32 and weight.stride(1) == 1:
-        return Matrix(name, "f32", outputs, inputs, weight.stride(0), weight)
-    if weight.dtype == torch.float32 and weight.stride(0) == 1:
-        return Matrix(name, "f32_t", outputs, inputs, weight.stride(1), weight)
-    if weight.dtype == torch.bfloat16:
-        return Matrix(name, "bf16_panel", outputs, inputs, 0, panels("bf16_panel", weight))
+    if weight.dtype in ROWS and weight.stride(1) == 1:
+        return Matrix(name, ROWS[weight.dtype], outputs, inputs, weight.stride(0), weight)
+    if weight.dtype in ROWS and weight.stride(0) == 1:
+        return Matrix(name, f"{ROWS[weight.dtype]}_t", outputs, inputs, weight.stride(1), weight)
     raise Unknown(f"{name} is {weight.dtype} with strides {weight.stride()}")
 
 
@@ -42,9 +42,10 @@ def panels(format: str, weight: Tensor) -> Tensor:
     assert library is not None
     code, (outputs, inputs) = native.FORMATS[format], weight.shape
     size = library.gf_packed_bytes(code, outputs, inputs)
-    # Panels begin where a line of the processor's cache does.
-    room = torch.empty(size + 64, dtype=torch.uint8)
-    out = room[(-room.data_ptr()) % 64 :][:size]
+    # Panels begin where a line of the processor's cache does, large ones where a huge page may, for which gf_pack asks.
+    align = LINE if size < HUGE_PAGE else HUGE_PAGE
+    room = torch.empty(size + align, dtype=torch.uint8)
+    out = room[(-room.data_ptr()) % align :][:size]
     source = 1 if weight.dtype == torch.bfloat16 else 0
     library.gf_pack(
         *(code, outputs, inputs, weight.data_ptr(), source, weight.stride(0), weight.stride(1), out.data_ptr()),

@@ -19,7 +19,7 @@ class ReadoutExecutor(Executor):
     """Runs the linear layer of a readout."""
 
     def _make(self, module: Any) -> None:
-        if type(module) is not nn.Linear:
+        if not isinstance(module, nn.Linear):
             raise Unknown(f"the readout is a {type(module).__name__}, not a Linear")
         build = Builder(packed, False)
         states, scores = build.view("states", module.in_features), build.view("scores", module.out_features)
@@ -28,23 +28,25 @@ class ReadoutExecutor(Executor):
         self.bound: Bound | None = None
         self.call: Call | None = None
 
-    def _call(self, linear: nn.Module, states: Tensor) -> Tensor | None:
+    def _call(self, linear: nn.Linear, states: Tensor) -> Tensor | None:
         """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
-        if states.dtype != torch.float32 or not enabled() or not self._ready(linear) or self.watched is None:
+        if not enabled() or not self._ready(linear) or self.watched is None:
             return None
+        if linear.weight.dtype not in (states.dtype, torch.uint8):
+            return None  # PyTorch says what is wrong
         if not states.numel() or not native_here(self.watched, False, states):
             return None
         rows = states.reshape(-1, states.shape[-1])
         if self.call is None or self.call.texts.length != len(rows):
             texts = spans(None, 1, 0, len(rows))
             assert texts is not None
-            self.call = Call(texts, 0)
+            self.call = Call(texts)
         if self.bound is None:
             self.bound = Bound(self.program, 0, native.load())
         out = torch.empty(len(rows), self.program.output.width)
         op = self.bound.operations[0]
-        rows = rows.contiguous()
+        rows = rows.float().contiguous()
         op.x, op.x_stride = rows.data_ptr(), rows.shape[1]
         op.out, op.out_stride = out.data_ptr(), out.shape[1]
         self.bound.run(self.call)
-        return out.view(*states.shape[:-1], -1)
+        return out.view(*states.shape[:-1], -1).to(states.dtype)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..cache.layers import KVLayer
 from ..kernels import native
+from ..structure.packing import Packed, Padding
 from .program import Operation, Program, View
 
 CROSS = 1000  # the layers of the cache over the encoder begin here
@@ -23,49 +26,75 @@ class Texts:
 
     Attributes:
         batch: B, how many.
-        length: T, tokens of each in the call.
+        past: columns before those of the call.
+        length: T, columns of the call.
         first: (B,), the first column that may be looked at, counted with the past.
         end: (B,), one past the last.
+        padding: what becomes of the columns of the call that hold no token.
     """
 
     batch: int
+    past: int
     length: int
     first: Tensor
     end: Tensor
+    padding: Padding
 
     @property
-    def count(self) -> int:
-        """All tokens of the call."""
-        return self.batch * self.length
+    def packed(self) -> bool:
+        """Whether padding is left out."""
+        return isinstance(self.padding, Packed)
+
+    def starts(self) -> Tensor:
+        """The first token of each text, and one past the last of all, (B + 1)."""
+        if not self.packed:
+            return torch.arange(0, self.batch * self.length + 1, self.length)
+        return F.pad((self.end - self.first.clamp(min=self.past)).clamp(min=0).cumsum(0), (1, 0))
 
     def laid(self, values: Tensor) -> Tensor:
-        """Values (B · T, ...) from (B or 1, T, ...)."""
-        return values.expand(self.batch, *values.shape[1:]).flatten(0, 1)
+        """Values of all tokens, (N, ...), from (B or 1, T, ...)."""
+        return self.padding.pack(values.expand(self.batch, *values.shape[1:])).flatten(0, 1)
+
+    def given(self, rows: Tensor) -> Tensor:
+        """Rows (N, ...) as they are given back: a copy, (B, T, ...), with zeros at padding."""
+        return self.padding.blank(rows[None] if self.packed else self.unlaid(rows.clone()))
+
+    def unlaid(self, rows: Tensor) -> Tensor:
+        """The way back, to (B, T, ...), with zeros where padding is left out."""
+        return self.padding.unpack(rows[None]) if self.packed else rows.view(self.batch, self.length, *rows.shape[1:])
 
 
-def spans(mask: Tensor | None, batch: int, past: int, length: int) -> Texts | None:
-    """Which columns of each text may be looked at.
+def spans(
+    mask: Tensor | None, batch: int, past: int, length: int, padded: Callable[[Tensor], Padding] = Packed
+) -> Texts | None:
+    """Which columns of each text may be looked at, and which of the call's are computed.
 
     Args:
         mask: (B, past + length), 1 for real tokens; or None if all are.
         batch: B.
         past: columns before those of the call.
         length: columns of the call.
+        padded: what becomes of padding among these, which is false in the (B, length) that it is given.
 
     Returns:
-        The texts; or None where one has gaps between its tokens, which the kernels do not know.
+        The texts; or None where there is no token, or one has gaps between them, which the kernels do not know.
     """
     total = past + length
-    if mask is None:
-        return Texts(batch, length, torch.zeros(batch, dtype=torch.long), torch.full((batch,), total))
-    if mask.shape != (batch, total):
+    if mask is not None and mask.shape != (batch, total):
         return None
+    if mask is None or mask.all():
+        first, end = torch.zeros(batch, dtype=torch.long), torch.full((batch,), total)
+        return Texts(batch, past, length, first, end, Padding())
     real = mask.bool()
     first = real.int().argmax(1)
     end = first + real.sum(1)
     columns = torch.arange(total)
-    whole = (columns >= first[:, None]) & (columns < end[:, None])
-    return Texts(batch, length, first, end) if torch.equal(whole, real) else None
+    if not torch.equal((columns >= first[:, None]) & (columns < end[:, None]), real):
+        return None
+    new = real[:, past:]
+    if not new.any():
+        return None
+    return Texts(batch, past, length, first, end, Padding() if new.all() else padded(new))
 
 
 class Call:
@@ -73,7 +102,7 @@ class Call:
 
     Args:
         texts: its tokens.
-        past: columns before those of the call.
+        cached: whether keys are looked up in a cache, where each has the place of its column.
 
     Attributes:
         mask: (B, total), as given to the call.
@@ -87,21 +116,23 @@ class Call:
     memories: Any = None
     memory_bias: Tensor | None = None
 
-    def __init__(self, texts: Texts, past: int) -> None:
-        self.texts, self.past, self.total = texts, past, past + texts.length
+    def __init__(self, texts: Texts, cached: bool = True) -> None:
+        self.texts, self.total = texts, texts.past + texts.length
         self.native = native.Call()
         self.sees = False
-        self.kept: list[Any] = []
-        self.native.tokens, self.native.texts = texts.count, texts.batch
-        self.columns = torch.arange(past, past + texts.length).repeat(texts.batch)
-        self._give("starts", torch.arange(0, texts.count + 1, texts.length))
-        self._give("places", self.columns)
-        self._give("first_key", texts.first)
-        self._give("keys", texts.end)
+        self.given: dict[str, Any] = {}
+        self.alive: list[Room] = []  # as a cache lets go of buffers when its keys are looked at within a call
+        self.columns = torch.arange(texts.past, self.total)[None]
+        places = texts.laid(self.columns)
+        self.native.tokens, self.native.texts = len(places), texts.batch
+        self._give("starts", texts.starts())
+        self._give("places", places)
+        if cached or not texts.packed:  # else a text looks at all of its own tokens
+            self._give("first_key", texts.first)
+            self._give("keys", texts.end)
 
     def _give(self, name: str, values: Tensor) -> None:
-        values = values.to(torch.long).contiguous()
-        self.kept.append(values)
+        self.given[name] = values = values.to(torch.long).contiguous()
         setattr(self.native, name, values.data_ptr())
 
     def tokens(self, ids: Tensor, types: Tensor | None, positions: Tensor | None) -> None:
@@ -110,26 +141,56 @@ class Call:
         self._give("ids", texts.laid(ids))
         if types is not None:
             self._give("type_ids", texts.laid(types))
-        self.positions = self.columns if positions is None else texts.laid(positions)
-        self._give("position_ids", self.positions)
+        self.positions = self.columns if positions is None else positions
+        self._give("position_ids", texts.laid(self.positions))
 
-    def cache(self, room: Room) -> None:
-        """Give the buffers of the tokens' own keys and values, a pair a layer."""
+    def cache(self, room: Room, layers: Sequence[KVLayer]) -> None:
+        """Give the buffers of the tokens' own keys and values, a pair a layer, and how the layers lay rows in them."""
         self._table("cache", room)
+        if layers[0].rows is not None:
+            self._give("rows", layers[0].rows)
+        prefixes = [layer.prefix for layer in layers if layer.prefix is not None]
+        if prefixes:
+            self._table("prefix", [(prefix.held["keys"], prefix.held["values"]) for prefix in prefixes])
+            self._give("prefix_rows", prefixes[0].rows)
+            self.native.prefix_keys = prefixes[0].length
 
-    def memory(self, room: Room, seen: Texts) -> None:
-        """Give the buffers of the keys and values over an encoder's states, and where those are no padding."""
+    def memory(self, room: Room, seen: Texts, rows: Tensor | None = None) -> None:
+        """Give the buffers of the keys and values over an encoder's states.
+
+        Args:
+            room: the buffers, a pair a layer.
+            seen: which of the states are no padding, for each text.
+            rows: (B,), the row of the buffers that each text looks at; or None for its own number.
+        """
         self.sees = True
         self._table("memory", room)
+        if rows is not None:
+            self._give("memory_rows", rows)
         self._give("memory_first", seen.first)
         self._give("memory_keys", seen.end)
+
+    def finds(self, name: str, cache: Any) -> bool:
+        """Whether the buffers of a cache, "cache" or "memory", are where they were given, a row of each for a text."""
+        return all(
+            layer.rows is layer.prefix is None and layer.held["keys"].data_ptr() == place.keys
+            for place, layer in zip(self.given[name], cache.layers)
+        )
+
+    def advance(self) -> None:
+        """Move on by one column."""
+        self.total += 1
+        self.columns = self.columns + 1
+        for name in ("places", "keys"):
+            self._give(name, self.given[name] + 1)
 
     def _table(self, name: str, room: Room) -> None:
         table = (native.KV * max(1, len(room)))()
         for place, (keys, values) in zip(table, room):
             place.keys, place.values = keys.data_ptr(), values.data_ptr()
             place.row_stride, place.head_stride = keys.stride(0), keys.stride(1)
-        self.kept += [table, room]
+        self.given[name] = table
+        self.alive.append(room)
         setattr(self.native, name, ctypes.addressof(table))
 
 
@@ -146,17 +207,14 @@ class Bound:
         self.program, self.tokens, self.library = program, tokens, library
         self.buffers = {name: torch.empty(tokens, width) for name, width in program.buffers.items()}
         self.kept: list[Tensor] = []
+        self.turns: Tensor | None = None
+        self.relation: Tensor | None = None
         self.operations = (native.Op * len(program.operations))()
         for op, operation in zip(self.operations, program.operations):
             self._fill(op, operation)
 
     def _address(self, view: View) -> int:
         return self.buffers[view.buffer].data_ptr() + 4 * view.start
-
-    def output(self, count: int) -> Tensor:
-        """The states of `count` tokens, (count, D), in their buffer."""
-        view = self.program.output
-        return self.buffers[view.buffer][:count, view.start : view.start + view.width]
 
     def _fill(self, op: Any, operation: Operation) -> None:
         said, widths = operation.settings, self.program.buffers
@@ -185,28 +243,32 @@ class Bound:
             self.kept.append(full)
             setattr(op, name, full.data_ptr())
 
-    def _of_kind(self, kind: str) -> list[tuple[Any, Operation]]:
-        return [pair for pair in zip(self.operations, self.program.operations) if pair[1].kind == kind]
-
     def rotate(self, cos: Tensor, sin: Tensor) -> None:
         """Give the cosines and sines of the call's tokens, (N, rotary dim) each."""
-        self.turn = cos, sin
-        for op, _ in self._of_kind("rotary"):
-            op.cos, op.sin = cos.data_ptr(), sin.data_ptr()
+        if self.turns is None:
+            self.turns = torch.empty(2, self.tokens, cos.shape[-1])
+            for op, operation in zip(self.operations, self.program.operations):
+                if operation.kind == "rotary":
+                    op.cos, op.sin = self.turns[0].data_ptr(), self.turns[1].data_ptr()
+        self.turns[0, : len(cos)], self.turns[1, : len(sin)] = cos, sin
 
     def relate(self, bias: Tensor, span: int) -> None:
         """Give what distances add to the scores, (H, 2 · span - 1)."""
+        if self.relation is bias:
+            return
         self.relation = bias
-        for op, operation in self._of_kind("attention"):
+        for op, operation in zip(self.operations, self.program.operations):
             if operation.settings.get("relative"):
                 op.relative, op.relative_span = bias.data_ptr(), span
 
-    def tensor(self, view: View, texts: Texts, heads: int = 0) -> Tensor:
-        """What a view holds, where it is: (B, T, width), or (B, heads, T, head_dim)."""
-        rows = self.buffers[view.buffer][: texts.count, view.start : view.start + view.width]
-        if heads:
-            return rows.view(texts.batch, texts.length, heads, view.width // heads).transpose(1, 2)
-        return rows.view(texts.batch, texts.length, view.width)
+    def rows(self, view: View, count: int) -> Tensor:
+        """What a view holds of `count` tokens, where it is, (count, width)."""
+        return self.buffers[view.buffer][:count, view.start : view.start + view.width]
+
+    def tensor(self, view: View, call: Call, heads: int = 0) -> Tensor:
+        """What a view holds, (B, T, width) or (B, heads, T, head_dim); it is there itself where all is computed."""
+        x = call.texts.unlaid(self.rows(view, call.native.tokens))
+        return x.view(*x.shape[:2], heads, view.width // heads).transpose(1, 2) if heads else x
 
     def run(self, call: Call, first: int = 0, end: int | None = None) -> None:
         """Run the operations from `first` to `end`, all if they are not given.

@@ -13,16 +13,20 @@ from torch import Tensor
 from ..cache import KVCache
 from ..cache.layers import KVLayer, StaticLayer
 from ..kernels import native
+from ..structure.attention import Attention
 from ..structure.maps import Maps, Request, attention_maps, requested, requested_maps
-from ..structure.masks import attention_bias
+from ..structure.masks import attention_bias, of_keys
+from ..structure.packing import Computed, Packed, Padding
 from ..structure.places import Listener
 from ..structure.positions import RelativeBuckets, Rotary
-from ..structure.stack import Decoder, Stack
+from ..structure.quantized import dtype_of
+from ..structure.stack import Decoder, Encoder, Stack
 from .executor import Executor, enabled, native_here
 from .lower import lower, lower_memory
 from .pack import packed
 from .program import Place
 from .run import Bound, Call, Texts, spans
+from .steps import Steps
 
 
 class StackExecutor(Executor):
@@ -30,10 +34,12 @@ class StackExecutor(Executor):
 
     def _make(self, module: Any) -> None:
         self.program = lower(module, packed)
+        self.dtype = dtype_of(module.embedding.tokens)  # of what is given back; inside all is fp32
         crosses = any(layer.cross_attention is not None for layer in module.layers)
         self.memory_program = lower_memory(module, packed) if crosses else None
         self.bound: Bound | None = None
         self.memory_bound: Bound | None = None
+        self.steps = Steps()
         self.span = 0
 
     def _call(
@@ -63,6 +69,10 @@ class StackExecutor(Executor):
             memory_mask: (B, S), or None.
             cache: of the tokens before, which grows; or None.
         """
+        padded: Callable[[Tensor], Padding] = Packed
+        if isinstance(stack, Encoder) and attention_mask is not None and of_keys(attention_mask):
+            # Four dimensions ask for what is computed at padding, too.
+            attention_mask, padded = attention_mask[:, 0, 0], lambda real: Padding()
         masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
         if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks) or not enabled():
             return None
@@ -80,35 +90,55 @@ class StackExecutor(Executor):
             return None
         own, cross = getattr(cache, "self_attention_cache", cache), getattr(cache, "cross_attention_cache", None)
         past = own.get_seq_length() if own is not None else 0
-        texts = spans(attention_mask, len(input_ids), past, input_ids.shape[1])
-        if texts is None or not (_plain(own, len(stack.layers)) and _plain(cross, len(stack.layers))):
-            return None
-        # A decoder's queries are the last of the keys: padding among them is PyTorch's.
-        if isinstance(stack, Decoder) and (int(texts.end.min()) < past + texts.length or int(texts.first.max()) > past):
-            return None
-        seen = None
-        if memory is not None:
-            seen = spans(memory_mask, len(memory), 0, memory.shape[1])
-            if seen is None or memory.dtype != torch.float32:
-                return None
         if not self._within(stack, input_ids, token_type_ids, position_ids, past + input_ids.shape[1]):
             return None  # PyTorch says what is wrong
-        call = Call(texts, past)
-        call.mask = attention_mask
-        if memory is not None and seen is not None:
-            cross = KVCache() if cross is None else cross
-            self._remember(stack, call, memory, seen, cross)
-            length = input_ids.shape[1]
-            call.memory_bias = attention_bias(memory_mask, length, seen.length, False, memory.dtype)[0]
-        if isinstance(stack, Decoder):
-            own = KVCache() if own is None else own
-            call.cache(self._room(stack, texts, own))
-            call.own = own
+        given = (attention_mask, memory, memory_mask, own, cross)
+        call = self.steps.next(input_ids, *given) if token_type_ids is None else None
+        if call is None:
+            padding = Computed if heard and padded is Packed else padded
+            call = self._new(stack, len(input_ids), past, input_ids.shape[1], padding, *given)
+        if call is None:
+            return None
         for name, place, listener in heard:
             if name == "input_ids":
                 input_ids = listener.hear(place, input_ids)
         call.tokens(input_ids, token_type_ids, position_ids)
-        return self._collect(stack, call, heard, output_attentions, output_hidden_states)
+        run = self._collect(stack, call, heard, output_attentions, output_hidden_states)
+        if isinstance(stack, Decoder):
+            self.steps.keep(call, memory, memory_mask)
+        return run
+
+    def _new(
+        self,
+        stack: Stack,
+        batch: int,
+        past: int,
+        length: int,
+        padded: Callable[[Tensor], Padding],
+        mask: Tensor | None,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        own: Any,
+        cross: Any,
+    ) -> Call | None:
+        """What the program is told of a call, with room in the caches; None where PyTorch has to run."""
+        texts = spans(mask, batch, past, length, padded)
+        if texts is None or not (_plain(own, len(stack.layers)) and _plain(cross, len(stack.layers))):
+            return None
+        if isinstance(stack, Decoder) and type(texts.padding) is Computed:
+            return None  # of a decoder's padding the kernels know nothing
+        seen = None
+        if memory is not None and (seen := spans(memory_mask, batch, 0, memory.shape[1])) is None:
+            return None
+        call = Call(texts, cached=isinstance(stack, Decoder))
+        call.mask = mask
+        if memory is not None and seen is not None:
+            self._remember(stack, call, memory, seen, KVCache() if cross is None else cross)
+            call.memory_bias = attention_bias(memory_mask, length, seen.length, False, torch.float32)[0]
+        if isinstance(stack, Decoder):
+            call.own = KVCache() if own is None else own
+            call.cache(self._room(stack, texts, call.own), call.own.layers)
+        return call
 
     def _within(self, stack: Any, ids: Tensor, types: Tensor | None, positions: Tensor | None, total: int) -> bool:
         """Whether every table has a row for every index; the kernels do not ask."""
@@ -142,30 +172,22 @@ class StackExecutor(Executor):
 
     def _room(self, stack: Any, texts: Texts, cache: KVCache) -> list[tuple[Tensor, Tensor]]:
         """Every layer's buffers of keys and values, with room for the new tokens."""
-        room = []
-        for index, layer in enumerate(stack.layers):
-            part = layer.attention
-            size = (texts.batch, part.kv_heads, texts.length, part.head_dim)
-            keys, values = cache.layer(index).extend(size, torch.float32)
-            room.append((keys, values))
-        return room
+        cache.align()
+        return [_extended(cache.layer(index), layer.attention, texts) for index, layer in enumerate(stack.layers)]
 
     def _remember(self, stack: Any, call: Call, memory: Tensor, seen: Texts, cross: KVCache) -> None:
         """Let the call see the keys and values of the encoder's states, which are made if they are not there."""
         if not cross.get_seq_length():
             assert self.memory_program is not None
-            bound = self.memory_bound = _bound(self.memory_bound, self.memory_program, seen.count)
-            bound.output(seen.count).copy_(seen.laid(memory))
-            room = []
-            for index, layer in enumerate(stack.layers):
-                part = layer.cross_attention
-                size = (seen.batch, part.kv_heads, seen.length, part.head_dim)
-                keys, values = cross.layer(index).extend(size, torch.float32)
-                room.append((keys, values))
-            filling = Call(seen, 0)
+            filling, states = Call(seen), seen.laid(memory)
+            bound = self.memory_bound = _bound(self.memory_bound, self.memory_program, len(states))
+            bound.rows(bound.program.output, len(states)).copy_(states)
+            parts = [layer.cross_attention for layer in stack.layers]
+            room = [_extended(cross.layer(index), part, seen) for index, part in enumerate(parts)]
             filling.memory(room, seen)
             bound.run(filling)
-        call.memory([(layer.held["keys"], layer.held["values"]) for layer in cross.layers], seen)
+        cross.align()
+        call.memory([(layer.held["keys"], layer.held["values"]) for layer in cross.layers], seen, cross.layers[0].rows)
         call.memories = cross
 
     def _collect(
@@ -196,17 +218,18 @@ class StackExecutor(Executor):
                 assert wanted is not None
                 listener.hear(short, self._map(stack, call, bound, part, place, wanted, short == "weights"))
                 return
-            here = bound.tensor(place.view, texts, place.heads)
-            new = listener.hear(short, here.clone())
+            here = bound.tensor(place.view, call, place.heads)
+            new = listener.hear(short, here.to(self.dtype, copy=True))
             if listener.changes(short):
                 here.copy_(new)
 
         def keep_state(index: int, place: Place) -> None:
-            states[index] = bound.tensor(place.view, texts).clone()
+            states[index] = texts.given(bound.rows(place.view, call.native.tokens)).to(self.dtype)
 
         def keep_map(name: str, index: int, wanted: Maps, place: Place) -> None:
             part = f"layers.{index}.{name}"
-            weights[name][index] = self._map(stack, call, bound, part, place, wanted, True)
+            maps = self._map(stack, call, bound, part, place, wanted, True)
+            weights[name][index] = texts.padding.blank_maps(maps, wanted)
 
         for name, _, listener in heard:
             if name not in ("output", "input_ids"):
@@ -222,10 +245,11 @@ class StackExecutor(Executor):
             act()
             start = after
         bound.run(call, start)
-        last = bound.tensor(program.output, texts).clone()
         for name, place, listener in heard:
             if name == "output":
-                last = listener.hear(place, last)
+                here = bound.tensor(program.output, call)
+                here.copy_(listener.hear(place, here.to(self.dtype, copy=True)))
+        last = texts.given(bound.rows(program.output, call.native.tokens)).to(self.dtype)
         states[count] = last if count in kept else None
         asked = output_attentions is not None and output_attentions is not False
         return {
@@ -240,26 +264,27 @@ class StackExecutor(Executor):
     ) -> Tensor:
         """Attention weights or scores of one part, from its queries and the keys at hand."""
         attention = stack.get_submodule(part)
-        query = bound.tensor(place.view, call.texts, place.heads)
+        query = bound.tensor(place.view, call, place.heads)
         if part.endswith("cross_attention"):
             key, bias, causal = _keys(call.memories, part), call.memory_bias, False
         elif isinstance(stack, Decoder):
             key = _keys(call.own, part)
             bias, causal = attention_bias(call.mask, call.texts.length, call.total, True, query.dtype)
         else:
-            key = bound.tensor(self.program.places[f"{part}.keys"].view, call.texts, attention.kv_heads)
+            key = bound.tensor(self.program.places[f"{part}.keys"].view, call, attention.kv_heads)
             bias, causal = attention_bias(call.mask, call.texts.length, call.total, False, query.dtype)
         if not part.endswith("cross_attention"):
             bias, causal = stack.positions.bias(bias, causal, call.texts.length, call.total)
-        return attention_maps(query, key, bias, causal, attention.scale, wanted, softmax)
+        maps = attention_maps(query, key, bias, causal, attention.scale, wanted, softmax)
+        return maps.to(self.dtype) if softmax else maps
 
     def _bound(self, stack: Stack, call: Call) -> Bound:
         """The program with buffers that are large enough, and the positions of this call."""
-        bound = self.bound = _bound(self.bound, self.program, call.texts.count)
+        bound = self.bound = _bound(self.bound, self.program, call.native.tokens)
         positions = stack.positions
         if isinstance(positions, Rotary):
-            cos, sin = positions.rotation(call.positions[None], torch.float32)
-            bound.rotate(cos[0].contiguous(), sin[0].contiguous())
+            cos, sin = positions.rotation(call.positions, torch.float32)
+            bound.rotate(call.texts.laid(cos).contiguous(), call.texts.laid(sin).contiguous())
         elif isinstance(positions, RelativeBuckets):
             if call.total > self.span:
                 self.span = max(64, 2 * call.total)
@@ -267,6 +292,16 @@ class StackExecutor(Executor):
                 self.relative = positions.table(positions.bucket(distance)).T.detach().float().contiguous()
             bound.relate(self.relative, self.span)
         return bound
+
+
+def _extended(layer: KVLayer, part: Attention, texts: Texts) -> tuple[Tensor, Tensor]:
+    """A layer's buffers of keys and values, with room for those of an attention; zeros where no token will write."""
+    size = (texts.batch, part.kv_heads, texts.length, part.head_dim)
+    keys, values = layer.extend(size, torch.float32)
+    if texts.packed:
+        for buffer in (keys, values):
+            buffer[:, :, texts.past - layer.start : texts.past - layer.start + texts.length] = 0
+    return keys, values
 
 
 def _below(indices: Tensor, rows: int, first: int = 0) -> bool:
@@ -285,7 +320,7 @@ def _plain(cache: KVCache | None, layers: int) -> bool:
     for layer in [cache.layer(index) for index in range(layers)] if cache is not None else ():
         if type(layer) not in (KVLayer, StaticLayer):
             return False
-        for buffer in layer.held.values():
+        for buffer in layer.buffers:
             if buffer.dtype != torch.float32 or buffer.device.type != "cpu" or buffer.requires_grad:
                 return False
     return True

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..cache import KVLayer
 from ..errors import ConfigError
 from .maps import Maps, attention_maps, selected
+from .packing import NONE, Padding
 from .places import Announcing, Listener
 from .positions import Rotation, rotate
 
@@ -83,6 +84,7 @@ class Attention(Announcing):
         rotation: Rotation | None = None,
         cache: KVLayer | None = None,
         maps: Maps | None = None,
+        padding: Padding = NONE,
     ) -> tuple[Tensor, Tensor | None]:
         """One step of attention.
 
@@ -93,28 +95,37 @@ class Attention(Announcing):
             rotation: cosines and sines for the positions of x, or None.
             cache: this layer's keys and values so far, to which those of x are added; or None.
             maps: which weights are wanted, or None.
+            padding: what is left out of x, which is (1, N, D) then.
 
         Returns:
-            The output (B, T, D), and the weights (B, H, T, S) or None.
+            The output, as x, and the weights (B, H, T, S) or None.
         """
         x = self.announce("input", x)
-        query = self._split(self.q_proj(x), self.heads)
-        key = self._split(self.k_proj(x), self.kv_heads)
-        value = self._split(self.v_proj(x), self.kv_heads)
+        query = self._split(padding.unpack(self.q_proj(x)), self.heads)
+        key = self._split(padding.unpack(self.k_proj(x)), self.kv_heads)
+        value = self._split(padding.unpack(self.v_proj(x)), self.kv_heads)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         query, key, value = self.announce("queries", query), self.announce("keys", key), self.announce("values", value)
         if cache is not None:
             key, value = cache.append(key, value)
-        return self._attend(query, key, value, bias, causal, maps)
+        return self._attend(query, key, value, bias, causal, maps, padding)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """(B, T, heads · head_dim) to (B, heads, T, head_dim)."""
         return x.view(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, maps: Maps | None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        causal: bool,
+        maps: Maps | None,
+        padding: Padding,
     ) -> tuple[Tensor, Tensor | None]:
+        key, value = key.to(query.dtype), value.to(query.dtype)  # a cache may hold wider numbers
         changed = None if self.listener is None else self._shown(self.listener, query, key, bias, causal)
         if changed is None:
             mixed = F.scaled_dot_product_attention(
@@ -131,7 +142,7 @@ class Attention(Announcing):
             weights = F.dropout(changed, self.dropout, self.training)
             mixed = weights @ value.repeat_interleave(self.heads // self.kv_heads, dim=1)
         mixed = self.announce("mixed", mixed)
-        output = self.announce("output", self.o_proj(mixed.transpose(1, 2).flatten(2)))
+        output = self.announce("output", self.o_proj(padding.pack(mixed.transpose(1, 2).flatten(2))))
         if maps is None:
             return output, None
         if changed is not None:
@@ -161,6 +172,8 @@ class CrossAttention(Attention):
         bias: Tensor | None = None,
         cache: KVLayer | None = None,
         maps: Maps | None = None,
+        padding: Padding = NONE,
+        memory_padding: Padding = NONE,
     ) -> tuple[Tensor, Tensor | None]:
         """One step of cross-attention.
 
@@ -170,18 +183,20 @@ class CrossAttention(Attention):
             bias: added to the scores, (B or 1, 1, T, S); or None.
             cache: keys and values of `memory`: read if it holds them, filled if it is empty; or None.
             maps: which weights are wanted, or None.
+            padding: what is left out of x, which is (1, N, D) then.
+            memory_padding: the same of memory.
 
         Returns:
-            The output (B, T, D), and the weights (B, H, T, S) or None.
+            The output, as x, and the weights (B, H, T, S) or None.
         """
         x = self.announce("input", x)
-        query = self.announce("queries", self._split(self.q_proj(x), self.heads))
+        query = self.announce("queries", self._split(padding.unpack(self.q_proj(x)), self.heads))
         key, value = (cache.keys, cache.values) if cache is not None else (None, None)
         if key is None or value is None:
-            key = self._split(self.k_proj(memory), self.kv_heads)
-            value = self._split(self.v_proj(memory), self.kv_heads)
+            key = self._split(memory_padding.blank(self.k_proj(memory)), self.kv_heads)
+            value = self._split(memory_padding.blank(self.v_proj(memory)), self.kv_heads)
             if cache is not None:
                 key, value = cache.append(key, value)
         # Announced at every step, as each step's queries meet them anew.
         key, value = self.announce("keys", key), self.announce("values", value)
-        return self._attend(query, key, value, bias, False, maps)
+        return self._attend(query, key, value, bias, False, maps, padding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,14 @@ class Table(nn.Embedding):
         try:
             return super().forward(input)
         except IndexError:
-            least, most = int(input.min()), int(input.max())
-            raise RangeError(
-                f"Indices from {least} to {most} were looked up in a table of {self.num_embeddings} rows: a token id "
-                "or a position is beyond what the model has; use its own tokenizer, and shorter texts."
-            ) from None
+            self.refuse(int(input.min()), int(input.max()))
+
+    def refuse(self, least: int, most: int) -> NoReturn:
+        """Raise RangeError, as indices from `least` to `most` were looked up."""
+        raise RangeError(
+            f"Indices from {least} to {most} were looked up in a table of {self.num_embeddings} rows: a token id "
+            "or a position is beyond what the model has; use its own tokenizer, and shorter texts."
+        ) from None
 
 
 class Embedding(Announcing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from .activations import activation as activation_named
@@ -42,7 +43,8 @@ class FeedForward(Announcing):
         """(B, T, D) to (B, T, D)."""
         inner = self.announce("inner", self.wide(self.announce("input", x)))
         # The way down may be kept in fp32 in a model of fp16 (see Spec.keep_fp32).
-        output: Tensor = self.down_proj(self.dropout(inner).to(self.down_proj.weight.dtype))
+        wider = torch.promote_types(inner.dtype, self.down_proj.weight.dtype)
+        output: Tensor = self.down_proj(self.dropout(inner).to(wider))
         return self.announce("output", output)
 
     def wide(self, x: Tensor) -> Tensor:

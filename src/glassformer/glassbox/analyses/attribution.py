@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...structure.layer import Residual
 from ...structure.norms import LayerNorm, RMSNorm
+from ...structure.quantized import weight_of
 from ...structure.readout import Linear, Offset
 from ..inputs import Inputs, position_of, prepared, real_tokens, token_id
 from ..tables import Drawn, Table, bars, titled
@@ -157,7 +158,7 @@ def direct_logit_attribution(
             signs[every, ids] += sign
             chosen.append(readable(names_of(ids.tolist(), tokenizer)))
         # The logit is bias + signs · weight · scale · state: the direction, (B, D), in which the state is read.
-        direction = signs @ head.linear.weight.float() * head.scale
+        direction = signs @ weight_of(head.linear).float() * head.scale
         state = last[every, positions].float()
         direction, norm_bias = frozen(stack.final_norm, state, direction)
         parts: dict[str, Tensor] = {}
@@ -240,7 +241,8 @@ def _contributions(model: Any, name: str, tensor: Tensor, positions: Tensor, dir
     if place == "mixed":
         projection = model.base_model.get_submodule(path).o_proj
         mixed = tensor[every, :, positions].float()  # (B, H, head_dim)
-        read = (direction @ projection.weight.float()).unflatten(1, mixed.shape[1:])
+        read: Tensor = direction @ weight_of(projection).float()
+        read = read.view(mixed.shape)
         shares = {f"{path}.heads.{head}": value for head, value in enumerate((mixed * read).sum(-1).unbind(1))}
         if projection.bias is not None:
             shares[f"{path}.bias"] = direction @ projection.bias.float()
@@ -254,7 +256,7 @@ def _contributions(model: Any, name: str, tensor: Tensor, positions: Tensor, dir
 def _bias(head: Any) -> Tensor:
     """What the head adds to each token's score, (V,)."""
     bias: Tensor | None = head.get_buffer("offset")[0] if isinstance(head, Offset) else head.linear.bias
-    return head.linear.weight.new_zeros(len(head.linear.weight)) if bias is None else bias
+    return torch.zeros(head.linear.out_features, device=head.linear.weight.device) if bias is None else bias
 
 
 def _column(inner: str) -> str:

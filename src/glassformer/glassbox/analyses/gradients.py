@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...heads import CausalLM, Seq2SeqLM
+from ...structure.quantized import weight_of
 from ..inputs import Inputs, position_of, prepared, real_tokens, token_id
 from ..intervene import Interventions
 from ..listen import places
@@ -190,7 +191,7 @@ def _baseline(model: Any, stack: str, baseline: int | str | Tensor | None, token
     if isinstance(baseline, (int, str)):
         embedding = getattr(model.base_model, stack).embedding
         token = token_id(baseline, tokenizer, embedding.tokens.num_embeddings)
-        vectors = embedding.tokens.weight[token].detach() * embedding.scale
+        vectors = weight_of(embedding.tokens)[token].detach() * embedding.scale
     else:
         vectors = baseline
     try:

@@ -109,7 +109,7 @@ def logit_lens(
     with torch.no_grad(), evaluating(model):
         states = heard(model, call, [*places, f"{name}.input_ids"])
         rows, length = states[places[0]].shape[:2]
-        size = head.linear.weight.shape[0]
+        size = head.linear.out_features
         if not 1 <= k <= size:
             raise InputError(f"k is {k}; give a number from 1 to {size}, the tokens of the vocabulary.")
         followed = None if target is None else _followed(target, tokenizer, size).to(model.device)

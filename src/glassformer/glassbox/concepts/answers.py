@@ -23,6 +23,7 @@ from ...structure.feedforward import FeedForward
 from ...structure.layer import Layer
 from ...structure.places import Announcing
 from ...structure.positions import RelativeBuckets, Rotary
+from ...structure.quantized import counts
 from ...structure.readout import Pooler
 from ...structure.stack import Stack
 from ..listen import places
@@ -376,7 +377,8 @@ def _of_routine(thing: Any) -> tuple[str, list[Aspect]]:
 def _of_module(thing: nn.Module, model: Any) -> tuple[str, list[Aspect]]:
     """A model, or a part of one."""
     kind = type(thing)
-    count = sum(p.numel() for p in thing.parameters())
+    packed = counts(thing)
+    count = sum(packed.get(id(p), p.numel()) for p in thing.parameters())
     value = f"{count:,} parameters"
     path = ""
     if model is not None and model is not thing:

@@ -51,6 +51,7 @@ ARGUMENTS: dict[str, str] = {
     "generator": "A torch.Generator, or one a row, from which all chance of this call comes.",
     "tokenizer": "The model's tokenizer, where texts are asked for or strings are to be found.",
     "dtype": "The number format in which the weights are loaded; the checkpoint's own if not given.",
+    "quantization": "How the matrices are held: int8, int4, or as the checkpoint has them.",
     "torch_dtype": "The older name of dtype: the number format in which the weights are loaded.",
     "device_map": "The one device on which the model is loaded.",
     "attn_implementation": "Accepted for the peer's sake; attention is the same, and always gives its weights.",

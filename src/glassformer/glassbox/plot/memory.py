@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...cache import KVCache, KVLayer, QuantizedLayer, StaticLayer, WindowLayer
 from ...errors import InputError
 from ...structure.attention import Attention, CrossAttention
+from ...structure.quantized import dtype_of
 from . import canvas
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ def cache_shape(model: nn.Module, batch: int = 1) -> CacheShape:
     decoder = getattr(getattr(model, "base_model", model), "decoder", None)
     parts = [part for part in decoder.modules() if isinstance(part, Attention)] if decoder is not None else []
     own = [part for part in parts if not isinstance(part, CrossAttention)]
-    if not own:
+    if decoder is None or not own:
         raise InputError(f"{type(model).__name__} has no decoder, and so no KV cache: give a model that generates.")
-    return CacheShape(len(own), own[0].kv_heads, own[0].head_dim, own[0].k_proj.weight.dtype, batch)
+    return CacheShape(len(own), own[0].kv_heads, own[0].head_dim, dtype_of(decoder.embedding.tokens), batch)
 
 
 def _of_cache(cache: KVCache) -> CacheShape:

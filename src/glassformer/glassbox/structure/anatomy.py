@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...checkpoints.load import tensors_of
@@ -15,6 +16,7 @@ from ...structure.attention import Attention, CrossAttention
 from ...structure.embedding import Embedding
 from ...structure.feedforward import FeedForward, GatedFeedForward
 from ...structure.positions import RelativeBuckets, Rotary
+from ...structure.quantized import bits_of, counts
 from ...structure.stack import Stack
 from ..sources import Source, source_of
 from ..stacks import kind_of, stacks_of
@@ -61,6 +63,7 @@ class Anatomy:
         self.length = "T"  # the symbol of the length of the text at hand
         self.index: int | None = None  # of the layer at hand
         self.owners: dict[int, str] = {}  # of parameters seen so far
+        self.numbers = counts(model)  # that quantised parameters stand for
         self.stored: dict[int, str] = {}  # what checkpoints call a tensor
         if hasattr(model, "family"):
             tensors = tensors_of(model)
@@ -88,7 +91,7 @@ class Anatomy:
             class_name=type(self.model).__name__,
             name=getattr(self.config, "name_or_path", ""),
             kind=kind_of(self.base),
-            dtype=" and ".join(sorted({str(p.dtype).removeprefix("torch.") for p in self.model.parameters()})),
+            dtype=" and ".join(sorted({_format(p) for p in self.model.parameters()})),
             context=self.context,
             sizes=self.sizes,
             parts=tuple(parts),
@@ -122,7 +125,7 @@ class Anatomy:
                 own.append(tensor)
         work = 0
         if module is not None and not inner:
-            work = sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+            work = sum(2 * m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
         return Part(
             name=name,
             title=title,
@@ -130,7 +133,8 @@ class Anatomy:
             detail=detail,
             symbols=f"({', '.join(symbols)})",
             shape=f"({', '.join(str(known.get(symbol, symbol)) for symbol in symbols)})",
-            parameters=sum(p.numel() for p in own) + sum(p.times * p.parameters for p in inner),
+            parameters=sum(self.numbers.get(id(p), p.numel()) for p in own)
+            + sum(p.times * p.parameters for p in inner),
             bytes=sum(p.numel() * p.element_size() for p in own) + sum(p.times * p.bytes for p in inner),
             operations=(0 if per_text else work) + per_key * self.context + sum(p.times * p.operations for p in inner),
             operations_per_key=per_key + sum(p.times * p.operations_per_key for p in inner),
@@ -322,3 +326,9 @@ def _numbered(part: Part, stack: str) -> Part:
         return replace(inner, name=name, checkpoint=tuple(stored), parts=tuple(named(p) for p in inner.parts))
 
     return named(part)
+
+
+def _format(parameter: nn.Parameter) -> str:
+    """The number format of a parameter: float32, ..., or int8 and int4 where it is quantised."""
+    packed = parameter.dtype == torch.uint8
+    return f"int{bits_of(parameter)}" if packed else str(parameter.dtype).removeprefix("torch.")
