@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format stubs outputs book benchmark bench sanitise clean
+.PHONY: demo test check format stubs outputs book benchmark scaling bench sanitise clean
 
 demo: $(VENV)/.run  ## the three structures on real input, with the models that ship with the package
 	@$(PY) examples/demo.py
@@ -25,8 +25,9 @@ format: $(VENV)/.dev  ## lay out the code
 stubs: $(VENV)/.run  ## write __init__.pyi anew, after a family or a public name has changed
 	$(PY) tools/stubs.py
 
-outputs: $(VENV)/.dev  ## put what the documents' examples print under them, after a bundled model has changed
+outputs: $(VENV)/.dev  ## put what the documents' examples print under them, and the tables that they quote
 	$(PY) tools/outputs.py
+	$(PY) tools/tables.py
 	$(PY) tools/book.py
 
 book: $(VENV)/.dev  ## run the book's pages: their outputs, pictures and notebooks
@@ -35,9 +36,13 @@ book: $(VENV)/.dev  ## run the book's pages: their outputs, pictures and noteboo
 benchmark: $(VENV)/.dev  ## import, load and memory beside Hugging Face Transformers
 	$(PY) benchmarks/load.py
 
+scaling: $(VENV)/.dev  ## speed against context, batch, threads and prompt: plots and numbers for docs/performance.md
+	$(PY) benchmarks/scaling.py
+
 bench: .bench/.peers  ## speed beside every peer: hours, or with BENCH="--models gpt2 ..." a part; see benchmarks/peers/README.md
 	$(BENCH_PIP) install --no-deps --force-reinstall .
 	.bench/venv/bin/python benchmarks/peers/run.py $(BENCH)
+	.bench/venv/bin/python tools/tables.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,7 +57,8 @@ BENCH_PIP := .bench/venv/bin/python -m pip --quiet --disable-pip-version-check
 .bench/.peers: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .bench/venv
 	$(BENCH_PIP) install --requirement $<
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(BENCH_PIP) wheel --no-deps --find-links .bench/wheels --wheel-dir .bench/wheels $(LLAMA) \
+	CXXFLAGS="-include $(CURDIR)/benchmarks/peers/tiles.h" CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" \
+		$(BENCH_PIP) wheel --no-cache-dir --no-deps --find-links .bench/wheels --wheel-dir .bench/wheels $(LLAMA) \
 		&& $(BENCH_PIP) install --find-links .bench/wheels $(LLAMA) || echo "llama.cpp could not be built: it is left out."
 	@touch $@
 

@@ -1,9 +1,9 @@
 """The matrix kernels alone, format by format and shape by shape, beside `torch.nn.functional.linear` in fp32.
 
-Few rows are bound by memory: GB/s of weights read, beside a loop that only reads. Many are bound by arithmetic:
-GFLOP/s. Every round runs all in turn, on weights that are rotated so that the working set is `--mib` large; what is
-printed are medians, and medians of the ratio to the round's own torch. The relative error is the root of the mean
-square, against float64.
+Few rows are bound by memory: GB/s of weights read, and that rate beside one sum over as much memory ("of sum"). Many
+are bound by arithmetic: GFLOP/s. Every round runs all in turn, on weights that are rotated so that the working set is
+`--mib` large; what is printed are medians, and medians of the ratio to the round's own torch. The relative error is the
+root of the mean square, against float64.
 
     python benchmarks/kernels.py [--threads 2] [--rounds 7] [--mib 400] [--isa avx512] [--rows 1,8,128,1024]
 """
@@ -31,9 +31,10 @@ class Matrix:
     def __init__(self, weight: torch.Tensor, form: str, copies: int, threads: int):
         self.format = native.FORMATS[form]
         outputs, inputs = weight.shape
-        self.ld = outputs if form == "f32_t" else inputs
-        if form in ("f32", "f32_t"):
-            made = (weight if form == "f32" else weight.T).contiguous()
+        self.ld = outputs if form.endswith("_t") else inputs
+        if not form.endswith("panel"):
+            made = (weight.T if form.endswith("_t") else weight).contiguous()
+            made = made.bfloat16() if form.startswith("bf16") else made
             self.bytes = made.nbytes
         else:
             self.bytes = library.gf_packed_bytes(self.format, outputs, inputs)
@@ -41,7 +42,7 @@ class Matrix:
             start = time.perf_counter()
             library.gf_pack(self.format, outputs, inputs, weight.data_ptr(), 0, inputs, 1, made.data_ptr(), threads)
             self.pack_seconds = time.perf_counter() - start
-        self.copies = [made] + [made.clone() for _ in range(copies - 1)]
+        self.copies = made.repeat(copies, *[1] * made.ndim).unbind()
 
 
 def program(matrix: Matrix, x: torch.Tensor, out: torch.Tensor) -> tuple[ctypes.Array[native.Op], native.Call]:
@@ -79,7 +80,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shapes = [tuple(map(int, s.split("x"))) for s in options.shapes.split(",")] if options.shapes else SHAPES
     print(f"{library.gf_isa().decode()}, {options.threads} threads, medians of {options.rounds} rounds")
-    print(f"{'outputs x inputs':>18} {'rows':>5} {'format':>11} {'GB/s':>7} {'GFLOP/s':>8} {'x torch':>8} {'error':>9}")
+    heads = f"{'outputs x inputs':>18} {'rows':>5} {'format':>11} {'GB/s':>7} {'of sum':>7} {'GFLOP/s':>8}"
+    print(f"{heads} {'x torch':>8} {'error':>9}")
     for outputs, inputs in shapes:
         weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(0)) / inputs**0.5
         for rows in map(int, options.rows.split(",")):
@@ -87,7 +89,8 @@ def main() -> None:
             x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(1))
             out = torch.empty(rows, outputs)
             wanted = x.double() @ weight.double().T
-            weights = [weight.clone() for _ in range(copies)]
+            pool = weight.repeat(copies, 1, 1)
+            weights = pool.unbind()
             flops = 2 * rows * outputs * inputs * copies
             repeats = max(1, int(2e9 / flops)) if rows > 16 else 1
             cases: dict[str, Callable[[], object]] = {
@@ -96,7 +99,7 @@ def main() -> None:
             sizes = {"torch": weight.nbytes * copies}
             errors = {"torch": 0.0}
             if rows <= 16:
-                cases["(reading)"] = lambda weights=weights: [w.sum() for w in weights]
+                cases["(reading)"] = lambda pool=pool: pool.sum()
                 sizes["(reading)"] = weight.nbytes * copies
             for form in options.formats.split(","):
                 matrix = Matrix(weight, form, copies, options.threads)
@@ -116,8 +119,12 @@ def main() -> None:
             for name in cases:
                 median = statistics.median(r[name] for r in rounds)
                 ratio = statistics.median(r["torch"] / r[name] for r in rounds)
+                share = ""
+                if "(reading)" in cases:
+                    plain = sizes[name] / sizes["(reading)"]
+                    share = f"{plain * statistics.median(r['(reading)'] / r[name] for r in rounds):.2f}"
                 print(
-                    f"{f'{outputs} x {inputs}':>18} {rows:>5} {name:>11} {sizes[name] / median / 1e9:>7.1f} "
+                    f"{f'{outputs} x {inputs}':>18} {rows:>5} {name:>11} {sizes[name] / median / 1e9:>7.1f} {share:>7} "
                     f"{'' if name == '(reading)' else f'{flops / median / 1e9:.0f}':>8} {ratio:>8.2f} "
                     f"{'' if name == '(reading)' else f'{errors[name]:.1e}':>9}",
                     flush=True,

@@ -93,6 +93,17 @@ def test_excerpts_are_current(source: str, text: str) -> None:
     assert text in (ROOT / source).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", ALONE, ids=lambda path: path.name)
+def test_quoted_tables_are_current(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that a benchmark wrote stands in a document as it was written."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import tables
+
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == len(tables.QUOTED.findall(text))
+    assert tables.current(text) == text
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     """Relative links and their anchors exist, and so do the files of this repository that are named in code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,42 +11,71 @@ from typing import Any
 import gguf_file
 import inputs
 
+SUFFIXES = {"llama_cpp": ".gguf", "onnxruntime": ".onnx", "openvino": ".xml"}
+
 
 def place(folder: Path, program: str, precision: str) -> Path:
-    """Where the converted form of a model is."""
-    suffix = {"ctranslate2": "", "llama_cpp": ".gguf", "onnxruntime": ".onnx", "openvino": ".xml"}[program]
-    return folder / program / f"{precision}{suffix}"
+    """Where the form of a model that a program reads is: in fp32 the checkpoint itself, where it can read that."""
+    if program in CHECKPOINTS and precision == "fp32":
+        return folder / "hf"
+    if program == "openvino" and precision == "bf16":  # its own choice of arithmetic for the weights of fp32
+        precision = "fp32"
+    return folder / program / f"{precision}{SUFFIXES.get(program, '')}"
 
 
 def known(folder: Path, program: str, precision: str) -> bool:
-    """Whether a program is installed, needs a form of its own, and there is one of this model."""
+    """Whether a program is installed and has such a form of the model."""
     if program not in MAKERS or find_spec(program) is None:
         return False
+    if program in CHECKPOINTS:
+        return precision in CHECKPOINTS[program]
     if program == "llama_cpp":
         return inputs.config(folder)["architectures"][0] in gguf_file.ARCHITECTURES
-    return precision in ("fp32", "int8") and (program == "ctranslate2" or encoder_only(folder))
+    if program == "ctranslate2":
+        return precision in ("fp32", "int8")
+    return encoder_only(folder) and precision in ("fp32", "int8", *(["bf16"] if program == "openvino" else []))
+
+
+def form(folder: Path, program: str, precision: str) -> Path:
+    """The form that a program reads, which `convert` has made.
+
+    Raises:
+        Unsupported: if the program has none.
+        FileNotFoundError: if making it has failed.
+    """
+    if not known(folder, program, precision):
+        raise inputs.Unsupported(f"no {precision} of this model")
+    path = place(folder, program, precision)
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} could not be made")
+    return path
 
 
 def convert(folder: Path, program: str, precision: str) -> None:
-    """Make a form if it is `known` and not there.
+    """Make a form if it is `known` and not there; this library's own are made anew, since they may have changed.
 
     Args:
         folder: the model's folder, with `hf/`.
         program: a runner.
         precision: of the weights.
     """
-    if not known(folder, program, precision) or place(folder, program, precision).exists():
+    path = place(folder, program, precision)
+    if not known(folder, program, precision) or path.name == "hf":
         return
-    (folder / program).mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder / program) as made:  # an interrupted run leaves nothing half made
-        MAKERS[program](folder, Path(made) / place(folder, program, precision).name, precision)
+    if program == "glassformer":
+        shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        return
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as made:  # an interrupted run leaves nothing half made
+        MAKERS[program](folder, Path(made) / path.name, precision)
         for file in sorted(Path(made).iterdir()):
-            file.rename(folder / program / file.name)
+            file.rename(path.parent / file.name)
 
 
 def encoder_only(folder: Path) -> bool:
     """Whether a model is a BERT."""
-    return inputs.config(folder)["architectures"] == ["BertModel"]
+    return bool(inputs.config(folder)["architectures"] == ["BertModel"])
 
 
 class Vocabulary:
@@ -117,7 +147,8 @@ def onnx(folder: Path, target: Path, precision: str) -> None:
 
 
 def openvino(folder: Path, target: Path, precision: str) -> None:
-    """OpenVINO's own form; in int8 with weights compressed by its companion NNCF."""
+    """OpenVINO's own form; in int8 quantised by its companion NNCF, which looks at activations of 32 random texts."""
+    import numpy as np
     import openvino as ov
     import torch
 
@@ -127,8 +158,33 @@ def openvino(folder: Path, target: Path, precision: str) -> None:
     if precision == "int8":
         import nncf
 
-        made = nncf.compress_weights(made, mode=nncf.CompressWeightsMode.INT8_SYM)
+        draw, ids = np.random.default_rng(7), inputs.config(folder)["vocab_size"]
+        texts = [draw.integers(inputs.FIRST_ID, ids, (2, draw.integers(8, 129))) for _ in range(32)]
+        examples = nncf.Dataset([[text, np.ones_like(text)] for text in texts])
+        made = nncf.quantize(made, examples, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(texts))
     ov.save_model(made, target, compress_to_fp16=False)
 
 
-MAKERS = {"ctranslate2": ctranslate2, "llama_cpp": gguf_file.write, "onnxruntime": onnx, "openvino": openvino}
+def transformers(folder: Path, target: Path, precision: str) -> None:
+    """A checkpoint in bf16."""
+    from runners import transformers as runner
+
+    runner.opened(folder, folder / "hf", precision).save_pretrained(target)
+
+
+def glassformer(folder: Path, target: Path, precision: str) -> None:
+    """A checkpoint in bf16, or quantised."""
+    from runners import glassformer as runner
+
+    runner.opened(folder, folder / "hf", precision).save_pretrained(target)
+
+
+CHECKPOINTS = {"transformers": ("fp32", "bf16"), "glassformer": ("fp32", "bf16", "int8", "int4")}
+MAKERS = {
+    "ctranslate2": ctranslate2,
+    "glassformer": glassformer,
+    "llama_cpp": gguf_file.write,
+    "onnxruntime": onnx,
+    "openvino": openvino,
+    "transformers": transformers,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import inputs
 import numpy as np
 from numpy.typing import NDArray
 
-ARCHITECTURES = {"GPT2LMHeadModel": "gpt2", "LlamaForCausalLM": "llama"}
+ARCHITECTURES = {"GPT2LMHeadModel": "gpt2", "LlamaForCausalLM": "llama", "T5ForConditionalGeneration": "t5"}
 
 
 def write(folder: Path, target: Path, precision: str) -> None:
@@ -49,6 +50,56 @@ def permuted(weight: NDArray[Any], heads: int) -> NDArray[Any]:
     return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def gpt2(writer: Any, config: dict[str, Any]) -> None:
+    """What llama.cpp must know of a GPT-2."""
+    writer.add_context_length(config["n_positions"])
+    writer.add_embedding_length(config["n_embd"])
+    writer.add_feed_forward_length(4 * config["n_embd"])
+    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    writer.add_block_count(config["n_layer"])
+    writer.add_head_count(config["n_head"])
+
+
+def llama(writer: Any, config: dict[str, Any]) -> None:
+    """What it must know of a Llama."""
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+
+
+def t5(writer: Any, config: dict[str, Any]) -> None:
+    """What it must know of a T5."""
+    writer.add_context_length(512)
+    writer.add_embedding_length(config["d_model"])
+    writer.add_feed_forward_length(config["d_ff"])
+    writer.add_layer_norm_rms_eps(config["layer_norm_epsilon"])
+    writer.add_block_count(config["num_layers"])
+    writer.add_head_count(config["num_heads"])
+    writer.add_key_length(config["d_kv"])
+    writer.add_value_length(config["d_kv"])
+    writer.add_relative_attn_buckets_count(config["relative_attention_num_buckets"])
+    writer.add_decoder_start_token_id(config["decoder_start_token_id"])
+
+
+def weight_of(key: str, weight: NDArray[Any], config: dict[str, Any]) -> NDArray[Any]:
+    """A weight of the checkpoint as llama.cpp reads it."""
+    if config["model_type"] == "gpt2" and weight.ndim == 2 and ".h." in key:
+        return weight.T  # Conv1D keeps (inputs, outputs)
+    if config["model_type"] == "llama":
+        for part, count in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            if part in key:
+                return permuted(weight, config[count])
+    if key == "decoder.final_layer_norm.weight":  # llama.cpp leaves out T5's scale before the tied readout
+        return weight * np.float32(config["d_model"] ** -0.5)
+    return weight
+
+
 def unquantised(folder: Path, config: dict[str, Any], target: Path) -> None:
     """Write a file in fp32, without a vocabulary: it is given ids."""
     import gguf
@@ -59,38 +110,14 @@ def unquantised(folder: Path, config: dict[str, Any], target: Path) -> None:
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    if architecture == "gpt2":
-        layers, heads = config["n_layer"], config["n_head"]
-        kv_heads = heads
-        writer.add_context_length(config["n_positions"])
-        writer.add_embedding_length(config["n_embd"])
-        writer.add_feed_forward_length(4 * config["n_embd"])
-        writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    else:
-        layers, heads, kv_heads = (
-            config[f"num_{name}"] for name in ("hidden_layers", "attention_heads", "key_value_heads")
-        )
-        writer.add_context_length(config["max_position_embeddings"])
-        writer.add_embedding_length(config["hidden_size"])
-        writer.add_feed_forward_length(config["intermediate_size"])
-        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-        writer.add_rope_dimension_count(config["hidden_size"] // heads)
-        writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_block_count(layers)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
+    {"gpt2": gpt2, "llama": llama, "t5": t5}[architecture](writer, config)
     with safe_open(folder / "hf" / "model.safetensors", "np") as file:
-        for key in file.keys():  # noqa: SIM118
-            if key.endswith("o_proj.bias"):  # zeros
-                continue
-            weight = file.get_tensor(key)
-            if architecture == "gpt2" and weight.ndim == 2 and ".h." in key:
-                weight = weight.T  # Conv1D keeps (inputs, outputs)
-            for part, count in (("q_proj", heads), ("k_proj", kv_heads)):
-                if part in key:
-                    weight = permuted(weight, count)
-            writer.add_tensor(names.get_name(key, (".weight", ".bias")), np.ascontiguousarray(weight))
+        keys = [key for key in file.keys() if not key.endswith("o_proj.bias")]  # zeros  # noqa: SIM118
+        layers = 1 + max(int(number) for key in keys for number in re.findall(r"\.(\d+)\.", key))
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
+        for key in keys:
+            weight = np.ascontiguousarray(weight_of(key, file.get_tensor(key), config))
+            writer.add_tensor(names.get_name(key, (".weight", ".bias")), weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -133,7 +133,10 @@ def main() -> None:
     folder = build(options.model)
     for program in options.programs:
         for precision in options.precisions:
-            convert.convert(folder, program, precision)
+            try:
+                convert.convert(folder, program, precision)
+            except Exception as error:  # the table says what failed, beside what the others do
+                print(f"  {program} in {precision} could not be made: {type(error).__name__}: {error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     .bench/venv/bin/python benchmarks/peers/run.py --models gpt2 --tasks decode-1 --precisions fp32 --rounds 3
 
 Every program runs in a process of its own, with as many threads as the others, and they take turns (A B C A B C ...),
-so that a machine that slows down slows all of them. Numbers are medians over the rounds. Results are kept in
-`.bench/results.json` and written as a table to `benchmarks/peers/RESULTS.md`; a later run replaces what it measures.
+so that a machine that slows down slows all of them. Numbers are medians over the rounds. Each row is kept in
+`.bench/results.json` as soon as it is there, and at the end all are written as tables to `benchmarks/peers/RESULTS.md`;
+a later run replaces what it measures, or with `--missing` measures what this commit has no row of.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,10 +31,11 @@ import numpy as np
 import report
 from worker import Absent, Worker
 
+Row = dict[str, Any]
 HERE, KEPT = Path(__file__).parent, machine.FOLDER / "results.json"
 PROGRAMS = ["glassformer", "transformers", "transformers_compiled"]
 PROGRAMS += ["ctranslate2", "llama_cpp", "onnxruntime", "openvino"]
-PRECISIONS = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}  # bytes a weight, without scales
+PRECISIONS = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}  # bytes a weight; a scale for 32
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,9 @@ def tasks(new: int) -> dict[str, Task]:
 
 
 def free_memory() -> float:
-    """Bytes that programs can still take."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return float(line.split()[1]) * 1024
-    return 8e9
+    """Bytes that programs can still take, leaving in memory the files that others have mapped."""
+    said = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return 1024.0 * (int(said["MemAvailable"].split()[0]) - int(said["Mapped"].split()[0]))
 
 
 def apart(found: Any, expected: Any) -> float:
@@ -124,45 +125,55 @@ def turns(
     return times, absent
 
 
-def measure(name: str, precision: str, chosen: dict[str, Task], options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(name: str, precision: str, chosen: dict[str, Task], options: argparse.Namespace) -> Iterator[Row]:
     """The rows of one model in one precision."""
     folder = models.ROOT / name
     workers = [Worker(program, folder, precision, options.threads) for program in options.programs]
     absent: dict[str, str] = {}
     errors: dict[str, dict[str, float]] = {}
     size = sum(file.stat().st_size for file in (folder / "hf").glob("*.safetensors")) * PRECISIONS[precision] / 4
-    limit = options.memory * 1e9 if options.memory else free_memory() / 2
-    together = 1.5 * size * len(workers) < limit  # half as much again for what packs or keeps states
+    together = True
     for worker in workers:
         try:
             errors[worker.program] = quality(worker, folder)
         except Absent as reason:
             absent[worker.program] = str(reason)
         print(f"  {worker.program}: {absent.get(worker.program) or errors[worker.program]}", flush=True)
-        if not together:
-            worker.stop()
+        together &= free_memory() > 2 * size  # room for the next
+        for other in workers if not together else ():
+            other.stop()
     able = [worker for worker in workers if worker.program in errors]
-    rows = []
     for key, task in chosen.items():
-        times, failed = turns(able, task, options.rounds, together)
+        rounds = min(options.rounds, 3) if task.method == "first" else options.rounds
+        times, failed = turns(able, task, rounds, together)
         medians = {program: statistics.median(seconds) for program, seconds in times.items()}
-        row = {"model": name, "precision": precision, "task": key, "title": task.title, "absent": absent | failed}
+        row: Row = {"model": name, "precision": precision, "task": key, "title": task.title, "absent": absent | failed}
         row |= {"values": {p: task.tokens / s if task.tokens else s for p, s in medians.items()}, "errors": errors}
         row |= {"spread": {p: (max(s) - min(s)) / medians[p] for p, s in times.items()}, "more": bool(task.tokens)}
         if task.method == "decode":
             row |= {"bytes": models.weights_of_a_step(name) * PRECISIONS[precision], "batch": task.arguments[0]}
         now = f"{datetime.datetime.now():%Y-%m-%d %H:%M}"
-        rows.append(row | {"rounds": options.rounds, "threads": options.threads, "when": now, "commit": commit()})
         print(f"  {task.title}: {', '.join(f'{p} {v:.4g}' for p, v in row['values'].items())}", flush=True)
+        yield row | {"rounds": rounds, "threads": options.threads, "when": now, "commit": commit()}
     for worker in workers:
         worker.stop()
-    return rows
 
 
 def commit() -> str:
     """Which state of this library is measured."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def wanted(name: str, precision: str, rows: dict[str, Any], options: argparse.Namespace) -> dict[str, Task]:
+    """What a run measures of a model in a precision."""
+    found = {key: task for key, task in tasks(options.new).items() if key in options.tasks}
+    found = {key: task for key, task in found.items() if key in models.SHAPES[name].tasks}
+    if not options.missing:
+        return found
+    measured = {key: rows.get(f"{name} {precision} {key}", {}).get("commit", "") for key in found}
+    now = commit().removesuffix("-dirty")  # the table that a run writes makes the next one so
+    return {key: task for key, task in found.items() if measured[key].removesuffix("-dirty") != now}
 
 
 def main() -> None:
@@ -175,23 +186,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=64, help="tokens that decoding writes for each text")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--memory", type=float, help="GB that all programs may hold together; else they load every turn"
-    )
+    parser.add_argument("--missing", action="store_true", help="leave out the rows that this commit already has")
     options = parser.parse_args()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"rows": {}}
-    kept["machine"] = machine.lines()
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    if kept.get("machine") != machine.lines():  # rows of two machines do not belong into one table
+        kept = {"machine": machine.lines(), "rows": {}}
     kept["bandwidth"] = machine.bandwidth(options.threads)
     for name in options.models:
         asked = ["--programs", *options.programs, "--precisions", *options.precisions]
         subprocess.run([sys.executable, HERE / "models.py", name, *asked], check=True)
-        chosen = {key: task for key, task in tasks(options.new).items() if key in options.tasks}
-        chosen = {key: task for key, task in chosen.items() if key in models.SHAPES[name].tasks}
-        for precision in options.precisions if chosen else ():
+        for precision in options.precisions:
+            chosen = wanted(name, precision, kept["rows"], options)
+            if not chosen:
+                continue
             print(f"{models.SHAPES[name].title}, {precision}", flush=True)
             for row in measure(name, precision, chosen, options):
                 kept["rows"][f"{name} {precision} {row['task']}"] = row
-            KEPT.write_text(json.dumps(kept, indent=1))
+                KEPT.write_text(json.dumps(kept, indent=1))
     report.write(kept, HERE / "RESULTS.md")
     print(f"The table is in {HERE / 'RESULTS.md'}.")
 

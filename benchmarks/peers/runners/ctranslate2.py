@@ -11,7 +11,7 @@ import inputs
 import numpy as np
 
 VERSION = ctranslate2.__version__
-COMPUTE = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8_float32"}
+COMPUTE = {"fp32": "float32", "int8": "int8_float32"}
 
 
 class Runner:
@@ -53,9 +53,6 @@ class Runner:
 
 def load(folder: Path, precision: str, threads: int) -> Runner:
     """The converted model."""
-    known = ctranslate2.get_supported_compute_types("cpu")
-    path = convert.place(folder, "ctranslate2", precision)
-    if COMPUTE.get(precision) not in known or not path.exists():
-        raise inputs.Unsupported(f"no {precision} on this CPU")
+    path = convert.form(folder, "ctranslate2", precision)
     settings = {"compute_type": COMPUTE[precision], "intra_threads": threads, "inter_threads": 1}
     return Runner(folder, path, {"device": "cpu", **settings})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import convert
 import inputs
 import torch
 
@@ -21,18 +22,17 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-def load(folder: Path, precision: str, threads: int) -> Runner:
-    """The model in any precision that `from_pretrained` knows."""
-    torch.set_num_threads(threads)
+def opened(folder: Path, path: Path, precision: str) -> Any:
+    """The model of a checkpoint in any precision."""
     config, kind = inputs.config(folder), glassformer.AutoModelForCausalLM
     if config["architectures"] == ["BertModel"]:
         kind = glassformer.AutoModel
     elif config.get("is_encoder_decoder"):
         kind = glassformer.AutoModelForSeq2SeqLM
-    try:
-        model = kind.from_pretrained(folder / "hf", **ASKED[precision])
-    except (TypeError, ValueError) as error:
-        if precision in ("int8", "int4") and "quantization" in str(error):
-            raise inputs.Unsupported(f"{precision} is not there yet") from error
-        raise
-    return Runner(folder, model)
+    return kind.from_pretrained(path, **ASKED[precision])
+
+
+def load(folder: Path, precision: str, threads: int) -> Runner:
+    """The model, which was saved in this precision."""
+    torch.set_num_threads(threads)
+    return Runner(folder, opened(folder, convert.form(folder, "glassformer", precision), precision))

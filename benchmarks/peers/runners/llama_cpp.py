@@ -31,13 +31,24 @@ class Runner:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = texts * -(-length // 256) * 256, texts
         params.n_batch = max(params.n_batch, texts * length)
+        params.kv_unified = llama_cpp.llama_model_has_encoder(self.model)  # else T5's biases do not fit several texts
         params.n_threads = params.n_threads_batch = self.threads
-        if self.precision == "fp32":
+        if self.precision == "fp32":  # the cache, and attention that is not fused, which would compute in fp16
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return llama_cpp.llama_init_from_model(self.model, params)
 
-    def _read(self, context: Any, columns: Any, start: int) -> Any:
-        """Read tokens (B, T) from position `start` on; the logits (B, V) after the last of each text."""
+    def _begin(self, texts: int, length: int, new: int) -> tuple[Any, Any]:
+        """An empty context, and the ids (B, T) that a decoder reads first; an encoder has read the texts then."""
+        context, columns = self.context(texts, length + new), np.stack(inputs.ids(self.folder, [length] * texts))
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
+        if llama_cpp.llama_model_has_encoder(self.model):
+            self._read(context, columns, 0, llama_cpp.llama_encode)
+            columns = np.full((texts, 1), llama_cpp.llama_model_decoder_start_token(self.model))
+        return context, columns
+
+    def _read(self, context: Any, columns: Any, start: int, read: Any = llama_cpp.llama_decode) -> None:
+        """Read tokens (B, T) from position `start` on."""
         texts, length = columns.shape
         batch = llama_cpp.llama_batch_init(texts * length, 0, 1)
         batch.n_tokens = texts * length
@@ -45,20 +56,23 @@ class Runner:
             batch.token[place], batch.pos[place] = int(columns[text, column]), start + column
             batch.n_seq_id[place], batch.seq_id[place][0] = 1, text
             batch.logits[place] = column == length - 1
-        failed = llama_cpp.llama_decode(context, batch)
+        failed = read(context, batch)
         llama_cpp.llama_batch_free(batch)
         if failed:
-            raise RuntimeError(f"llama_decode gave {failed}")
-        pointer = llama_cpp.llama_get_logits(context)
+            raise RuntimeError(f"{read.__name__} gave {failed}")
+
+    def _logits(self, context: Any, columns: Any, start: int) -> Any:
+        """The logits (B, V) after the last of the tokens (B, T) of each text."""
+        self._read(context, columns, start)
+        pointer, texts = llama_cpp.llama_get_logits(context), len(columns)
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (texts, self.vocabulary))
 
     def decode(self, batch: int, prompt: int, new: int) -> list[list[int]]:
         """The new ids."""
-        context = self.context(batch, prompt + new)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
-        columns, start, written = np.stack(inputs.ids(self.folder, [prompt] * batch)), 0, []
+        context, columns = self._begin(batch, prompt, new)
+        start, written = 0, []
         for _ in range(new):
-            logits = self._read(context, columns, start)
+            logits = self._logits(context, columns, start)
             start += columns.shape[1]
             columns = logits.argmax(-1)[:, None]
             written.append(columns)
@@ -67,9 +81,7 @@ class Runner:
 
     def prefill(self, tokens: int) -> Any:
         """The last logits."""
-        context = self.context(1, tokens)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
-        return self._read(context, np.stack(inputs.ids(self.folder, [tokens])), 0)[0].copy()
+        return self._logits(*self._begin(1, tokens, 0), 0)[0].copy()
 
     def encode(self, lengths: list[int]) -> Any:
         """Not measured."""
@@ -78,7 +90,4 @@ class Runner:
 
 def load(folder: Path, precision: str, threads: int) -> Runner:
     """The GGUF file."""
-    path = convert.place(folder, "llama_cpp", precision)
-    if not path.exists():
-        raise inputs.Unsupported("not measured with this model")
-    return Runner(folder, path, precision, threads)
+    return Runner(folder, convert.form(folder, "llama_cpp", precision), precision, threads)

@@ -29,7 +29,4 @@ class Runner:
 
 def load(folder: Path, precision: str, threads: int) -> Runner:
     """The ONNX file."""
-    path = convert.place(folder, "onnxruntime", precision)
-    if not path.exists():
-        raise inputs.Unsupported(f"no {precision} of this model")
-    return Runner(folder, path, threads)
+    return Runner(folder, convert.form(folder, "onnxruntime", precision), threads)

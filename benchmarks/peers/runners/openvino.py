@@ -27,9 +27,7 @@ class Runner:
 
 def load(folder: Path, precision: str, threads: int) -> Runner:
     """The converted model."""
-    path = convert.place(folder, "openvino", "fp32" if precision == "bf16" else precision)
-    if not path.exists():
-        raise inputs.Unsupported(f"no {precision} of this model")
+    path = convert.form(folder, "openvino", precision)
     arithmetic = "bf16" if precision == "bf16" else "f32"
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": arithmetic, "PERFORMANCE_HINT": "LATENCY"}
     return Runner(folder, path, settings)

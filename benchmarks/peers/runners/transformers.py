@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import convert
 import inputs
 import torch
 import transformers
@@ -14,12 +16,15 @@ VERSION = f"{transformers.__version__}, torch {torch.__version__}"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load(folder: Path, precision: str, threads: int) -> Runner:
-    """The model in fp32 or bf16."""
-    if precision not in DTYPES:
-        raise inputs.Unsupported(f"no {precision} on a CPU")
-    torch.set_num_threads(threads)
+def opened(folder: Path, path: Path, precision: str) -> Any:
+    """The model of a checkpoint in fp32 or bf16."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     kind = getattr(transformers, inputs.config(folder)["architectures"][0])
-    return Runner(folder, kind.from_pretrained(folder / "hf", dtype=DTYPES[precision]))
+    return kind.from_pretrained(path, dtype=DTYPES[precision])
+
+
+def load(folder: Path, precision: str, threads: int) -> Runner:
+    """The model, which was saved in this precision."""
+    torch.set_num_threads(threads)
+    return Runner(folder, opened(folder, convert.form(folder, "transformers", precision), precision))
