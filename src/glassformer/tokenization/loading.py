@@ -168,8 +168,9 @@ def _added_tokens(
             value = _special_token(value)
         settings[role] = value
     if isinstance(settings.get("extra_special_tokens"), dict):
-        named = settings.setdefault("model_specific_special_tokens", {})
-        named.update(settings.pop("extra_special_tokens"))
+        named = settings.get("model_specific_special_tokens")  # null and what is no dictionary name nothing
+        extra = settings.pop("extra_special_tokens")
+        settings["model_specific_special_tokens"] = {**(named if isinstance(named, dict) else {}), **extra}
     ids = None if single else repository.find("added_tokens.json")
     if ids:
         special = {str(settings[role]) for role in cls.SPECIAL_TOKENS_ATTRIBUTES if settings.get(role)}
