@@ -2,7 +2,7 @@
 
 Beams are kept apart in banks by how much of the constraints they have met, and places go round the banks, so that a
 beam that has begun a word need not win against one that says what it likes. What would meet more of the constraints is
-always among the candidates, however unlikely it is.
+always among the candidates, however unlikely it is; and what has no room left to meet them all comes last.
 """
 
 from __future__ import annotations
@@ -173,6 +173,11 @@ class ConstraintListState:
         met = len(self.complete_constraints) * self.max_seqlen
         return met if begun is None else met + self.max_seqlen - begun.remaining()
 
+    def remaining(self) -> int:
+        """How many tokens are missing, at the least, if no word lies in another."""
+        begun = [] if self.inprogress_constraint is None else [self.inprogress_constraint]
+        return sum(constraint.remaining() for constraint in [*begun, *self.pending_constraints])
+
     def advance(self) -> list[int] | None:
         """The tokens that would meet more; None when all is met."""
         begun = self.inprogress_constraint
@@ -245,6 +250,7 @@ class ConstrainedBeams(Beams):
         self._ends = ends
         self._states = [[ConstraintListState(constraints) for _ in range(rules.beams)] for _ in first]
         self._best = rules.candidates
+        self._left = rules.longest - rules.prompt  # tokens that may still come
         self._candidate_met = self._met = torch.zeros_like(self.finished)  # by the newest candidates, by the finished
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,7 +285,8 @@ class ConstrainedBeams(Beams):
             [self._after(own[parent], token) for parent, token in zip(*pairs)]
             for own, *pairs in zip(self._states, parents.tolist(), tokens.tolist())
         ]
-        banks = torch.tensor([[state.get_bank() for state in row] for row in states], device=values.device)
+        self._left -= 1
+        banks = torch.tensor([[self._bank(state) for state in row] for row in states], device=values.device)
         self._candidate_met = torch.tensor([[state.completed for state in row] for row in states], device=values.device)
         live = ~done & (values > FAR / 2)
         banks = banks.masked_fill(~live, -1)
@@ -296,6 +303,11 @@ class ConstrainedBeams(Beams):
         chosen = chosen.gather(1, order)
         self._states = [[row[place] for place in places] for row, places in zip(states, chosen.tolist())]
         return running, chosen
+
+    def _bank(self, state: ConstraintListState) -> int:
+        """How much is met, above all banks of those that cannot meet the rest any more."""
+        fits = state.remaining() <= self._left
+        return state.get_bank() + fits * (len(state.constraints) + 1) * state.max_seqlen
 
     def _after(self, state: ConstraintListState, token: int) -> ConstraintListState:
         if state.completed:
