@@ -22,7 +22,9 @@ def initialise(model: Any, names: Iterable[str]) -> None:
         model: a model class of the peer's names.
         names: of parameters.
     """
-    modules, wanted = dict(model.named_modules()), set(names)
+    if not (wanted := set(names)):
+        return
+    modules = dict(model.named_modules())
     for name in filter(wanted.__contains__, tensors_of(model)):  # in the model's order, so that a seed means the same
         path, _, leaf = name.rpartition(".")
         module = modules[path]
