@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from glassformer.kernels import native
 
-from .programs import guarded, has, spaced
-from .test_linear import REFERENCE, close, linear
+from .programs import guarded, has
+from .test_linear import check_any, close, linear
 
 pytestmark = pytest.mark.skipif(not has("amx"), reason="this processor, system or compiler has no AMX")
 FP32 = [name for name in native.FORMATS if name.startswith("f32")]
@@ -41,27 +41,7 @@ def test_any_size(data):
     rows = draw(st.integers(MANY, 170))
     inputs = draw(st.one_of(st.integers(1, 70), st.sampled_from([383, 384, 385, 530, 1153, 1200])))
     outputs = draw(st.one_of(st.integers(1, 90), st.sampled_from([511, 530])))
-    activation = draw(st.sampled_from(list(REFERENCE)))
-    scale = draw(st.sampled_from([1.0, 0.125, -3.0]))
-    rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    _, x = spaced(rng, rows, inputs, inputs + draw(st.integers(0, 5)))
-    weight = rng.standard_normal((outputs, inputs)).astype(np.float32) / np.float32(np.sqrt(inputs))
-    bias = guarded(rng.standard_normal(outputs)) if draw(st.booleans()) else None
-    gate = spaced(rng, rows, outputs, outputs + draw(st.integers(0, 3)))[1] if draw(st.booleans()) else None
-    out = rng.standard_normal((rows, outputs)).astype(np.float32) if draw(st.booleans()) else None
-    found, meant = linear(
-        "amx", x, weight, format, threads=draw(st.integers(1, 5)), bias=bias, gate=gate, out=out,
-        stride=outputs + draw(st.integers(0, 4)), scale=scale, activation=native.ACTIVATIONS[activation],
-        accumulate=out is not None,
-    )  # fmt: skip
-    before = product(x, meant, format) * scale + (0 if bias is None else bias.astype(np.float64))
-    wanted = REFERENCE[activation](before) * (1 if gate is None else gate.astype(np.float64))
-    wanted = wanted + (0 if out is None else out.astype(np.float64))
-    slope = np.maximum(2 * np.abs(before), 2) if activation == "relu2" else 2
-    size = 1 + (np.abs(x).astype(np.float64) @ np.abs(meant).T + 1) * abs(scale) * slope * (
-        1 if gate is None else np.abs(gate)
-    )
-    close(found, wanted, size + np.abs(wanted))
+    check_any(draw, "amx", format, rows, inputs, outputs, product)
 
 
 @pytest.mark.parametrize("format", FORMATS)
