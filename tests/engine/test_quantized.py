@@ -312,8 +312,9 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     assert gf.AutoModelForCausalLM.from_pretrained(tmp_path, quantization="int4").is_quantized
     with pytest.raises(gf.errors.ConfigError, match="saved in 4 bits, and cannot become 'int8'"):
         gf.AutoModelForCausalLM.from_pretrained(tmp_path, quantization="int8")
-    with pytest.raises(gf.errors.ConfigError, match="quantization 'int3' is unknown"):
-        gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization="int3")
+    for unknown in ("int3", 8, ["int8"]):
+        with pytest.raises(gf.errors.ConfigError, match="is unknown; it is 'int8', 'int4' or None"):
+            gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization=unknown)
 
 
 @pytest.mark.parametrize(

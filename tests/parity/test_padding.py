@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from counted import Rows
+from glassformer.errors import InputError
 
 from .compare import close, same
 from .test_gradients import equal, gradients
@@ -187,3 +188,14 @@ def test_a_training_step_without_dropout(case: Case) -> None:
         for part, p in zip(dropouts, was):
             part.p = p
         model.eval()
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(("family", "head", "mask"), [*LABELLED, ("Bert", "Model", "attention_mask")])
+def test_a_mask_that_does_not_fit(family: str, head: str, mask: str, labelled: bool) -> None:
+    """One sentence says so, whoever would have looked at the padding that it tells of."""
+    inputs = Inputs(case_of(family), head)
+    arguments = {**inputs.arguments(), **(inputs.labels() if labelled else {})}
+    arguments[mask] = arguments[mask][:, 1:]
+    with pytest.raises(InputError, match=r"attention_mask has shape \(3, \d+\), but there are \d+ tokens"):
+        ours(case_of(family), head)(**arguments)

@@ -45,13 +45,13 @@ class Scheme:
     wider: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def named(cls, name: str) -> Scheme:
+    def named(cls, name: Any) -> Scheme:
         """The scheme that `quantization=name` asks for.
 
         Raises:
             ConfigError: if there is none of that name.
         """
-        if name not in BITS:
+        if not isinstance(name, str) or name not in BITS:
             raise ConfigError(f"quantization {name!r} is unknown; it is 'int8', 'int4' or None.")
         return cls(BITS[name], WIDER if BITS[name] < 8 else {})
 

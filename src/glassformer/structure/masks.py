@@ -84,7 +84,9 @@ def reaching(mask: Tensor | None, needed: Tensor, causal: bool) -> Tensor | None
     """
     length = needed.shape[1]
     real = tokens(mask, length)
-    if mask is None or real is None or not (needed.to(real.device) & ~real).any():
+    if mask is None or real is None or real.shape[1] != length:  # of a mask that does not fit `attention_bias` speaks
+        return mask
+    if not (needed.to(real.device) & ~real).any():
         return mask
     allowed, keys = mask.bool()[:, None, None, :], mask.shape[1]
     return allowed & allowed.new_ones(length, keys).tril(keys - length) if causal else allowed
