@@ -67,7 +67,7 @@ def test_a_model_lists_only_tensors_that_it_can_have(case: zoo.Case, head: str) 
 
 
 @pytest.mark.parametrize(("case", "head"), CASES)
-def test_a_trace_changes_no_bit_and_leaves_no_listener(case: zoo.Case, head: str) -> None:
+def test_a_trace_changes_nothing_and_leaves_no_listener(case: zoo.Case, head: str) -> None:
     model, call, labels = model_and_call(case, head)
     asked = {"output_attentions": True, "output_hidden_states": True}
     before = model(**call, **labels, **asked)
