@@ -166,5 +166,5 @@ class Transformer(nn.Module):
 
 def carry(kind: type[Any], out: Any, **new: Any) -> Any:
     """An output of class `kind` that takes what it has a field for from `out`, and the rest from `new`."""
-    taken = {name: out[name] for name in kind.__dataclass_fields__ if name in out}
+    taken = {name: value for name, value in out.items() if name in kind.__dataclass_fields__}
     return kind(**{**taken, **new})

@@ -6,7 +6,7 @@ Field order is the peer's, since tuples and unpacking depend on it. Fields that 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch.utils._pytree as pytree
@@ -39,9 +39,9 @@ class ModelOutput(OrderedDict[str, Any]):
         )
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            if (value := getattr(self, field.name)) is not None:
-                super().__setitem__(field.name, value)
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            if (value := getattr(self, name)) is not None:
+                super().__setitem__(name, value)
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
@@ -59,7 +59,7 @@ class ModelOutput(OrderedDict[str, Any]):
         raise TypeError(f"{type(self).__name__} keeps its keys; copy it into a dict to remove {key!r}.")
 
     def __reduce__(self) -> Any:
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)  # type: ignore[attr-defined]
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that are there, in field order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from generation.tiny import ALL, ENCODER_DECODERS, ours, ragged
 from glassformer.cache import KVCache, StaticCache
+from glassformer.engine.executor import Watched
 from glassformer.engine.run import Call
 from glassformer.engine.steps import Steps
 from glassformer.errors import InputError
@@ -182,3 +184,54 @@ def test_a_buffer_that_is_full(followed: list[bool], monkeypatch: pytest.MonkeyP
         model(ids[:, 6:7], past_key_values=cache)
     monkeypatch.setenv("GLASSFORMER_ENGINE", "off")
     close(mine, scores())
+
+
+class Meddler:
+    """Code of somebody else's, which doubles a weight when it is called for the third time."""
+
+    def __init__(self, model: Any) -> None:
+        self.weight, self.calls = next(iter(model.get_decoder().layers)).feedforward.up_proj, 0
+
+    def __call__(self, *given: Any) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            self.weight.weight = torch.nn.Parameter(-2 * self.weight.weight)
+        return given[-1]
+
+    def put(self, tokens: Tensor) -> None:
+        """As a streamer."""
+        self(tokens)
+
+    def end(self) -> None:
+        """As a streamer."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["processor", "streamer", "hook", "none"])
+@pytest.mark.parametrize("name", ALL[1::3])
+def test_what_others_change_in_generate_is_seen(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that change between two steps count from the next on; where nobody can change any, nobody looks."""
+    asked: list[bool] = []
+    same = Watched.same
+
+    def noted(self: Watched, root: Any) -> bool:
+        asked.append(True)
+        return same(self, root)
+
+    monkeypatch.setattr(Watched, "same", noted)
+
+    def write() -> Tensor:
+        model = copy.deepcopy(ours(name))
+        meddler = Meddler(model)
+        own: dict[str, dict[str, Any]] = {
+            "processor": {"logits_processor": [meddler]},
+            "streamer": {"streamer": meddler},
+        }
+        if way == "hook":
+            model.register_forward_hook(lambda module, inputs, output: meddler(output))
+        return model.generate(TEXTS[:1], max_new_tokens=8, do_sample=False, eos_token_id=None, **own.get(way, {}))
+
+    mine = write()
+    assert not asked if way == "none" else len(asked) >= 7
+    monkeypatch.setenv("GLASSFORMER_ENGINE", "off")
+    assert torch.equal(mine, write())

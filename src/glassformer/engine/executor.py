@@ -10,6 +10,8 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -27,6 +29,23 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def enabled() -> bool:
     """Whether native code may be used at all: GLASSFORMER_ENGINE=off says no."""
     return os.environ.get("GLASSFORMER_ENGINE", "on") != "off" and native.load() is not None
+
+
+_here = threading.local()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Say that until the end nobody else's code runs on this thread: a module looked at once is not looked at again.
+
+    Looking whether every weight and part of a model still is what it was takes as long as a small model's step.
+    """
+    before = getattr(_here, "spell", None)
+    _here.spell = object()
+    try:
+        yield
+    finally:
+        _here.spell = before
 
 
 class Watched:
@@ -94,6 +113,7 @@ class Executor(ABC):
     def __init__(self) -> None:
         self.reason: str | None = None
         self.watched: Watched | None = None
+        self.spell: object = None  # the undisturbed one in which it was found that calls run natively
         self.lock = threading.RLock()  # the buffers are one call's at a time
         self.busy = False
 
@@ -119,6 +139,14 @@ class Executor(ABC):
 
     def __reduce__(self) -> Any:
         return type(self), ()
+
+    def _known(self) -> bool:
+        """Whether a call just before ran natively, and nobody can have changed the module since."""
+        return self.spell is not None and self.spell is getattr(_here, "spell", None)
+
+    def _know(self) -> None:
+        """Remember that a call runs natively."""
+        self.spell = getattr(_here, "spell", None)
 
     def _ready(self, module: nn.Module) -> bool:
         """Make what is needed, where it has not been made or the module has changed since."""

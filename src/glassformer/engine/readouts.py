@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..kernels import native
 from .executor import Executor, enabled, native_here
 from .lower import Builder, Unknown
+from .numbers import narrowed
 from .pack import packed
 from .program import Program
 from .run import Bound, Call, spans
@@ -28,13 +29,18 @@ class ReadoutExecutor(Executor):
         self.bound: Bound | None = None
         self.call: Call | None = None
 
+    def _looked(self, linear: nn.Linear, states: Tensor) -> bool:
+        """Look whether a call may run natively."""
+        if not enabled() or not self._ready(linear) or self.watched is None:
+            return False
+        if linear.weight.dtype not in (states.dtype, torch.uint8) or not native_here(self.watched, False, states):
+            return False  # where types do not fit, PyTorch says so
+        self._know()
+        return True
+
     def _call(self, linear: nn.Linear, states: Tensor) -> Tensor | None:
         """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
-        if not enabled() or not self._ready(linear) or self.watched is None:
-            return None
-        if linear.weight.dtype not in (states.dtype, torch.uint8):
-            return None  # PyTorch says what is wrong
-        if not states.numel() or not native_here(self.watched, False, states):
+        if not states.numel() or not (self._known() or self._looked(linear, states)):
             return None
         rows = states.reshape(-1, states.shape[-1])
         if self.call is None or self.call.texts.length != len(rows):
@@ -49,4 +55,4 @@ class ReadoutExecutor(Executor):
         op.x, op.x_stride = rows.data_ptr(), rows.shape[1]
         op.out, op.out_stride = out.data_ptr(), out.shape[1]
         self.bound.run(self.call)
-        return out.view(*states.shape[:-1], -1).to(states.dtype)
+        return narrowed(out.view(*states.shape[:-1], -1), states.dtype)

@@ -122,14 +122,17 @@ class Call:
         self.sees = False
         self.given: dict[str, Any] = {}
         self.alive: list[Room] = []  # as a cache lets go of buffers when its keys are looked at within a call
-        self.columns = torch.arange(texts.past, self.total)[None]
-        places = texts.laid(self.columns)
+        columns = torch.arange(texts.past, self.total)
+        places = texts.laid(columns[None])
         self.native.tokens, self.native.texts = len(places), texts.batch
+        self.moving = torch.cat([columns, places, texts.end])  # what grows by one from a step to the next
+        columns, places, ends = self.moving.split([texts.length, len(places), texts.batch])
+        self.columns = columns[None]
         self._give("starts", texts.starts())
         self._give("places", places)
         if cached or not texts.packed:  # else a text looks at all of its own tokens
             self._give("first_key", texts.first)
-            self._give("keys", texts.end)
+            self._give("keys", ends)
 
     def _give(self, name: str, values: Tensor) -> None:
         self.given[name] = values = values.to(torch.long).contiguous()
@@ -180,9 +183,7 @@ class Call:
     def advance(self) -> None:
         """Move on by one column."""
         self.total += 1
-        self.columns = self.columns + 1
-        for name in ("places", "keys"):
-            self._give(name, self.given[name] + 1)
+        self.moving += 1
 
     def _table(self, name: str, room: Room) -> None:
         table = (native.KV * max(1, len(room)))()

@@ -74,11 +74,10 @@ class StackExecutor(Executor):
             # Four dimensions ask for what is computed at padding, too.
             attention_mask, padded = attention_mask[:, 0, 0], lambda real: Padding()
         masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
-        if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks) or not enabled():
+        if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks):
             return None
-        if not self._ready(stack) or self.watched is None:
-            return None
-        if not native_here(self.watched, stack.training, input_ids, memory, *masks):
+        heard = [] if self._known() else self._looked(stack, input_ids, memory, *masks)
+        if heard is None:
             return None
         if token_type_ids is not None and stack.embedding.types is None:
             return None
@@ -86,8 +85,6 @@ class StackExecutor(Executor):
             return None  # the cross-attention is left out
         if stack.packs and position_ids is not None and attention_mask is None and cache is None:
             return None  # a row may hold several texts that do not see each other
-        if (heard := self._heard()) is None:
-            return None
         own, cross = getattr(cache, "self_attention_cache", cache), getattr(cache, "cross_attention_cache", None)
         past = own.get_seq_length() if own is not None else 0
         if not self._within(stack, input_ids, token_type_ids, position_ids, past + input_ids.shape[1]):
@@ -151,6 +148,16 @@ class StackExecutor(Executor):
             return True
         room = embedding.positions.table.num_embeddings - embedding.positions.offset
         return total <= room if positions is None else _below(positions, room, -embedding.positions.offset)
+
+    def _looked(self, stack: Any, *inputs: Tensor | None) -> list[tuple[str, str, Listener]] | None:
+        """Look whether a call may run natively, and who listens, as `_heard` says; None where PyTorch has to run."""
+        if not enabled() or not self._ready(stack) or self.watched is None:
+            return None
+        if not native_here(self.watched, stack.training, *inputs) or (heard := self._heard()) is None:
+            return None
+        if not heard:
+            self._know()
+        return heard
 
     def _heard(self) -> list[tuple[str, str, Listener]] | None:
         """What listeners want of the stack: full name, place and listener; None if not all of it is to be had here."""
@@ -305,8 +312,8 @@ def _extended(layer: KVLayer, part: Attention, texts: Texts) -> tuple[Tensor, Te
 
 
 def _below(indices: Tensor, rows: int, first: int = 0) -> bool:
-    least, most = torch.aminmax(indices)
-    return int(least) >= first and int(most) < rows
+    numbers = indices.numpy()  # of a few numbers these are sooner had so
+    return bool(numbers.min() >= first and numbers.max() < rows)
 
 
 def _keys(cache: Any, part: str) -> Tensor:

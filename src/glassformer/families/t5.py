@@ -79,7 +79,7 @@ def spec(c: Any) -> Spec:
         decoder=stack(c.num_decoder_layers, decodes=True),
         decoder_start=partial(decoder_start, c),
         readouts=Readouts(
-            lm=partial(readout.Linear, bias=False, scale=c.d_model**-0.5 if c.scale_decoder_outputs else 1.0),
+            lm=readout.Scaled if c.scale_decoder_outputs else partial(readout.Linear, bias=False),
             sequence=partial(readout.Dense, dropout=c.classifier_dropout),
             token=partial(readout.Linear, dropout=c.classifier_dropout),
             span=readout.Linear,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from glassformer.engine.executor import undisturbed
 from glassformer.errors import GenerationError
 from glassformer.generation.assemble import Situation, build_criteria, build_processors
 from glassformer.generation.caches import new_cache
@@ -98,9 +100,10 @@ def generate(
         if run.mode in BEAM_MODES:
             raise GenerationError("A streamer cannot show beams, which change until the end: set num_beams to 1.")
         streamer.put(run.feed.ids.cpu())
-    for tokens in run.steps:
-        if streamer is not None:
-            streamer.put(tokens.cpu())
+    with undisturbed() if run.alone and streamer is None else nullcontext():
+        for tokens in run.steps:
+            if streamer is not None:
+                streamer.put(tokens.cpu())
     if streamer is not None:
         streamer.end()
     return _output(run) if run.settings.return_dict_in_generate else run.feed.ids
@@ -118,6 +121,7 @@ class Run:
         record: what is kept of the steps.
         finish: the criteria, which know why each row ended.
         steps: the new token of every row, (B,), a step; taking the next one lets the model make it.
+        alone: whether no code but this library's runs in a step.
     """
 
     mode: GenerationMode
@@ -127,6 +131,7 @@ class Run:
     record: Record
     finish: Finish
     steps: Iterator[Tensor]
+    alone: bool
 
 
 @torch.no_grad()
@@ -160,8 +165,9 @@ def begin(
     # Guesses differ between the rows of a prompt from the first step on.
     once = unseen and mode is not GenerationMode.ASSISTED_GENERATION
     feed, source_ids = prepare(model, settings, inputs, given, once)
-    own = logits_processor or stopping_criteria or prefix_allowed_tokens_fn or settings.return_dict_in_generate
-    feed.sheds = unseen and feed.use_cache and not own and given.get("past_key_values") is None
+    own = logits_processor or stopping_criteria or prefix_allowed_tokens_fn
+    plain = unseen and not own and not settings.return_dict_in_generate
+    feed.sheds = plain and feed.use_cache and given.get("past_key_values") is None
     prompt_length = feed.ids.shape[1]
     embedded = feed.embeds.shape[1] if feed.embeds is not None else None
     longest, shortest = lengths(model, settings, called, prompt_length, embedded)
@@ -202,7 +208,8 @@ def begin(
         call = (settings, called, now, feed, inputs, given, prefix_allowed_tokens_fn)
         drafter = build_drafter(assistant_model, *call, chance)
     search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)
-    return Run(mode, settings, feed, processors, record, finish, search)
+    alone = unseen and not own and (assistant_model is None or not looked_at(assistant_model))
+    return Run(mode, settings, feed, processors, record, finish, search, alone)
 
 
 def _record(settings: GenerationConfig, decoder: str) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module as hooks
 
 from glassformer.cache import as_cache
 from glassformer.errors import GenerationError
@@ -282,7 +283,7 @@ def repeated(feed: Feed, times: int, encoder: bool) -> Feed:
 
 def looked_at(model: Any) -> bool:
     """Whether somebody looks inside, with a trace, an intervention or a hook, where all rows are expected."""
-    return any(
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks) or any(
         getattr(part, "listener", None) is not None or part._forward_hooks or part._forward_pre_hooks
         for part in model.modules()
     )

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 FORMATS = {
     name: code
     for code, name in enumerate(("f32", "f32_t", "f32_panel", "bf16_panel", "q8_panel", "q4_panel", "bf16", "bf16_t"))
@@ -73,15 +73,17 @@ def _found() -> tuple[Any, str]:
         library = ctypes.CDLL(str(files[0]))
     except OSError as error:
         return None, f"{files[0].name} cannot be loaded: {error}"
+    if library.gf_version() != VERSION:
+        return None, f"{files[0].name} is of another version: install the package again"
     library.gf_run.argtypes = [c_void_p, c_int64, c_void_p, c_int]
     library.gf_packed_bytes.argtypes = [c_int, c_int64, c_int64]
     library.gf_packed_bytes.restype = c_int64
     library.gf_pack.argtypes = [c_int, c_int64, c_int64, c_void_p, c_int, c_int64, c_int64, c_void_p, c_int]
     library.gf_unpack.argtypes = [c_int, c_int64, c_int64, c_void_p, c_void_p]
+    library.gf_narrow.argtypes = library.gf_widen.argtypes = [c_void_p, c_void_p, c_int64]
+    library.gf_narrow.restype = library.gf_widen.restype = None
     library.gf_isa.restype = c_char_p
     library.gf_force_isa.argtypes = [c_char_p]
-    if library.gf_version() != VERSION:
-        return None, f"{files[0].name} is of another version: install the package again"
     if (wanted := os.environ.get("GLASSFORMER_ISA")) and library.gf_force_isa(wanted.encode()):
         return None, f"GLASSFORMER_ISA={wanted} asks for instructions that this processor does not have"
     return library, files[0].name

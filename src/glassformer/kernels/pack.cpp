@@ -55,6 +55,22 @@ int gf_pack(int format, int64_t outputs, int64_t inputs, const void* source, int
     return 0;
 }
 
+void gf_narrow(const float* x, uint16_t* out, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, x + i, sizeof bits);
+        const uint32_t nearest = bits + 0x7fff + ((bits >> 16) & 1);  // ties to even
+        out[i] = static_cast<uint16_t>(((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest) >> 16);
+    }
+}
+
+void gf_widen(const uint16_t* x, float* out, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+        __builtin_memcpy(out + i, &bits, sizeof bits);
+    }
+}
+
 int gf_unpack(int format, int64_t outputs, int64_t inputs, const void* packed, float* out) {
     if (gf_packed_bytes(format, outputs, inputs) == 0) return -1;
     const int64_t bytes = gf_packed_bytes(format, 16, inputs);

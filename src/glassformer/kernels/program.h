@@ -15,7 +15,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define GF_VERSION 2
+#define GF_VERSION 3
 
 // How a matrix of `outputs` rows and `inputs` columns lies in memory.
 enum gf_format {
@@ -124,6 +124,10 @@ int gf_pack(int format, int64_t outputs, int64_t inputs, const void* source, int
             int64_t column_stride, void* packed, int threads);
 // The matrix back in fp32, (outputs, inputs): what the kernels compute with.
 int gf_unpack(int format, int64_t outputs, int64_t inputs, const void* packed, float* out);
+
+// fp32 to the nearest bf16 and back, on the caller's thread alone.
+void gf_narrow(const float* x, uint16_t* out, int64_t count);
+void gf_widen(const uint16_t* x, float* out, int64_t count);
 
 // "amx" (AVX-512, and tiles of bf16 for many rows), "avx512" (with VNNI and BF16), "avx2", "neon" or "portable": what
 // is used, and choosing less (for tests); -1 if it cannot be.

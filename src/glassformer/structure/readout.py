@@ -40,25 +40,37 @@ class Linear(nn.Module):
         outputs: how many scores.
         bias: whether the layer has one.
         dropout: probability.
-        scale: what states are multiplied with first (T5 divides by √D where it shares the token table).
 
     Attributes:
+        scale: what states are multiplied with first.
         executor: runs the layer in another way where that gives the same, or gives None; None for PyTorch alone.
     """
 
+    scale = 1.0
     executor: Callable[[nn.Module, Tensor], Tensor | None] | None = None
 
-    def __init__(self, dim: int, outputs: int, bias: bool = True, dropout: float = 0.0, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, outputs: int, bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, outputs, bias=bias)
         self.dropout = nn.Dropout(dropout)
-        self.scale = scale
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
-        states = self.dropout(states) * self.scale
+        states = self.dropout(states)
         scores = None if self.executor is None else self.executor(self.linear, states)
         return self.linear(states) if scores is None else scores
+
+
+class Scaled(Linear):
+    """Scores of states divided by √D, as T5 has them where it shares the token table."""
+
+    def __init__(self, dim: int, outputs: int) -> None:
+        super().__init__(dim, outputs, bias=False)
+        self.scale = dim**-0.5
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., D) to (..., outputs)."""
+        return super().forward(states * self.scale)
 
 
 class Offset(Linear):
