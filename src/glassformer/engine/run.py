@@ -126,8 +126,8 @@ class Call:
         places = texts.laid(columns[None])
         self.native.tokens, self.native.texts = len(places), texts.batch
         self.moving = torch.cat([columns, places, texts.end])  # what grows by one from a step to the next
-        columns, places, ends = self.moving.split([texts.length, len(places), texts.batch])
-        self.columns = columns[None]
+        self.columns = self.moving[None, : texts.length]
+        places, ends = self.moving[texts.length : -texts.batch], self.moving[-texts.batch :]
         self._give("starts", texts.starts())
         self._give("places", places)
         if cached or not texts.packed:  # else a text looks at all of its own tokens
