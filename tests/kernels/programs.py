@@ -65,18 +65,16 @@ def caches(*layers):
     return made
 
 
-def run(ops, isa, threads=1, starts=None, map_queries=0, map_keys=0, prefix_keys=0, tokens=None, **arrays):
+def run(ops, isa, threads=1, starts=None, prefix_keys=0, tokens=None, **arrays):
     """Run a program; `starts` are the texts' first tokens and the end, the arrays become int64; `caches` stay."""
     assert LIBRARY.gf_force_isa(isa.encode()) == 0
     starts = [0, tokens] if starts is None else starts
     layers = {name: arrays.pop(name, None) for name in ("cache", "memory", "prefix")}
     arrays = {name: guarded(values, np.int64) for name, values in {"starts": starts, **arrays}.items()}
-    call = native.Call(tokens=starts[-1], texts=len(starts) - 1, map_queries=map_queries, map_keys=map_keys)
+    call = native.Call(tokens=starts[-1], texts=len(starts) - 1)
     call.prefix_keys = prefix_keys
     for name, values in arrays.items():
         setattr(call, name, pointer(values))
-    if "picks" in arrays:
-        call.picked = len(arrays["picks"])
     for name, table in layers.items():
         if table is not None:
             setattr(call, name, ctypes.addressof(table))

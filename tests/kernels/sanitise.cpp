@@ -98,14 +98,13 @@ void build(Case& c) {
     const int64_t kv_width = kv_heads * head_dim, inner = r.between(1, 150);
     const bool few = r.between(0, 1), cached = r.between(0, 2) > 0;
     std::vector<int64_t> starts{0}, places, first(texts), keys(texts), memory_first(texts), memory_keys(texts), ids;
-    std::vector<int64_t> types, positions, picks, rows, shared;
-    int64_t room = 1, memory_room = 1, longest = 1, shortest = 1200;
+    std::vector<int64_t> types, positions, rows, shared;
+    int64_t room = 1, memory_room = 1, shortest = 1200;
     for (int64_t t = 0; t < texts; t++) {
         const int64_t length = few ? r.between(1, 3) : r.between(1, 70), past = r.between(0, few ? 1200 : 60);
         for (int64_t i = 0; i < length; i++) {
             places.push_back(past + i), ids.push_back(r.between(0, 9)), types.push_back(r.between(0, 1));
             positions.push_back(r.between(0, 5));
-            if (r.between(0, 2) == 0) picks.push_back(starts.back() + i);
         }
         starts.push_back(starts.back() + length);
         room = std::max(room, past + length), shortest = std::min(shortest, past);
@@ -113,9 +112,8 @@ void build(Case& c) {
         first[t] = r.between(0, cached ? past : keys[t]);
         memory_keys[t] = r.between(0, 90), memory_first[t] = r.between(0, memory_keys[t]);
         memory_room = std::max(memory_room, memory_keys[t]);
-        longest = std::max(longest, length);
     }
-    const int64_t n = starts.back(), m = (int64_t)picks.size();
+    const int64_t n = starts.back();
     // Texts in any rows of a cache that may begin behind a prefix, which they share, as they do the memory.
     const int64_t split = cached && r.between(0, 1) ? r.between(0, shortest) : 0;
     for (int64_t t = 0; t < texts; t++) shared.push_back(r.between(0, texts - 1)), rows.push_back(texts - 1 - t);
@@ -160,10 +158,6 @@ void build(Case& c) {
             look.relative_span = r.between(1, room);
             look.relative = c.numbers(heads * (2 * look.relative_span - 1));
         }
-        if (r.between(0, 2) == 0) {
-            c.call.map_queries = longest, c.call.map_keys = std::max(room, memory_room);
-            look.maps = c.numbers(texts * heads * longest * c.call.map_keys);
-        }
         c.linear(mixed, width, a, width, GF_NONE).accumulate = 1;
     }
     c.add(GF_RMS_NORM, a, width, b, width).weight = c.numbers(width);
@@ -172,13 +166,11 @@ void build(Case& c) {
     gated.gate = gate, gated.gate_stride = inner;
     c.linear(up, inner, a, width, GF_NONE).accumulate = 1;
     c.add(GF_ADD, b, width, a, width);
-    float *chosen = c.numbers(m * width), *logits = c.numbers(m * inner);
-    c.add(GF_SELECT, a, width, chosen, width);
-    c.linear(chosen, width, logits, inner, GF_NONE).picked = 1;
+    c.linear(a, width, c.numbers(n * inner), inner, GF_NONE);
 
-    c.call.tokens = n, c.call.texts = texts, c.call.picked = m;
+    c.call.tokens = n, c.call.texts = texts;
     c.call.starts = c.whole(starts), c.call.ids = c.whole(ids), c.call.type_ids = c.whole(types);
-    c.call.position_ids = c.whole(positions), c.call.places = c.whole(places), c.call.picks = c.whole(picks);
+    c.call.position_ids = c.whole(positions), c.call.places = c.whole(places);
     c.call.first_key = c.whole(first), c.call.keys = c.whole(keys);
     c.call.memory_first = c.whole(memory_first), c.call.memory_keys = c.whole(memory_keys);
     c.call.cache = c.cache.data(), c.call.memory = c.memory.data();
@@ -186,13 +178,13 @@ void build(Case& c) {
     if (split > 0) c.call.prefix = c.prefix.data(), c.call.prefix_rows = c.whole(shared), c.call.prefix_keys = split;
 }
 
-// The picked logits of a program of some seed.
+// The logits of a program of some seed.
 std::vector<float> logits_of(uint64_t seed, int threads) {
     Case c(seed);
     build(c);
     if (gf_run(c.ops.data(), (int64_t)c.ops.size(), &c.call, threads)) abort();
     const gf_op& last = c.ops.back();
-    return std::vector<float>(last.out, last.out + c.call.picked * last.outputs);
+    return std::vector<float>(last.out, last.out + c.call.tokens * last.outputs);
 }
 
 using Numbers = std::vector<float>;
@@ -205,14 +197,14 @@ void compare(uint64_t seed, const Numbers& a, const Numbers& b, float tolerance,
         }
 }
 
-// On several threads as on one; on any instruction set as in portable code, but for what eight bits round otherwise, and
-// the tiles of AMX, which round rows to bf16 where the others round them to bytes.
+// On several threads as on one; on any instruction set as in portable code, but for what rows lose beside weights of
+// bytes: to eight bits in portable code, to sixteen with AVX2, to bf16 in the tiles of AMX.
 void check(uint64_t seed, const char* isa) {
     const int threads = 2 + int(seed % 4);
     const Numbers alone = logits_of(seed, 1);
     compare(seed, alone, logits_of(seed, threads), 1e-5f, "on several threads");
     gf_force_isa("portable");
-    compare(seed, alone, logits_of(seed, threads), strcmp(isa, "amx") ? 2e-2f : 5e-2f, "in portable code");
+    compare(seed, alone, logits_of(seed, threads), 5e-2f, "in portable code");
     gf_force_isa(isa);
 }
 

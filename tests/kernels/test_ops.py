@@ -157,29 +157,6 @@ def test_store(isa, seed, lengths, heads, head_dim, gap, threads):
             np.testing.assert_array_equal(got, wanted)
 
 
-@each_isa
-@many
-@given(seeds, st.integers(1, 9), widths, gaps, threads, st.data())
-def test_select_and_what_follows(isa, seed, rows, width, gap, threads, data):
-    """Picked rows are copied, and operations on picked rows touch as many rows as were picked."""
-    rng = np.random.default_rng(seed)
-    picks = sorted(data.draw(st.sets(st.integers(0, rows - 1), min_size=1)))
-    buffer, x = spaced(rng, rows, width, width + gap)
-    out_buffer, out = spaced(rng, rows, width, width + gap)
-    other_buffer, other = spaced(rng, len(picks), width, width + gap)
-    before = out.copy()
-    strides = {"x_stride": width + gap, "out_stride": width + gap, "inputs": width, "outputs": width}
-    ops = [
-        op("add", x=out_buffer, out=buffer, **strides),
-        op("select", x=buffer, out=out_buffer, **strides),
-        op("add", x=other_buffer, out=out_buffer, picked=1, **strides),
-    ]
-    expected = (x + before)[picks] + other
-    assert run(ops, isa, threads, tokens=rows, picks=picks) == 0
-    np.testing.assert_array_equal(out[: len(picks)], expected)
-    np.testing.assert_array_equal(out[len(picks) :], before[len(picks) :])
-
-
 EXACT = {
     "relu": F.relu,
     "gelu": lambda x: x * torch.special.ndtr(x),

@@ -13,7 +13,7 @@ import pytest
 
 from glassformer.kernels import native
 
-from .programs import ISAS, LIBRARY, guarded, has, needs_library, op, run
+from .programs import ISAS, LIBRARY, caches, guarded, has, needs_library, op, run
 
 pytestmark = needs_library
 
@@ -25,9 +25,10 @@ class Mirror:
 
     def __init__(self, seed, steps=20):
         self.x = guarded(np.random.default_rng(seed).integers(-9, 9, (ROWS, 24)))
-        self.other = guarded(np.zeros((ROWS, 24)))
+        self.other = guarded(np.zeros((1, 1, ROWS, 24)))
+        self.cache, self.places = caches((self.other, self.other)), guarded(range(ROWS)[::-1], np.int64)
         strides = {"x_stride": 24, "out_stride": 24, "inputs": 24, "outputs": 24}
-        turn = op("select", x=self.x, out=self.other, **strides)
+        turn = op("store", x=self.x, heads=1, head_dim=24, **strides)
         add = op("add", x=self.other, out=self.x, **strides)
         self.ops = [turn, add] * steps
         self.expected = self.x.copy()
@@ -35,7 +36,7 @@ class Mirror:
             self.expected = self.expected + self.expected[::-1]
 
     def run(self, threads):
-        return run(self.ops, ISAS[-1], threads, tokens=ROWS, picks=range(ROWS)[::-1])
+        return run(self.ops, ISAS[-1], threads, tokens=ROWS, places=self.places, cache=self.cache)
 
     def check(self):
         np.testing.assert_array_equal(self.x, self.expected)
@@ -62,9 +63,10 @@ def test_many_calls_leave_nothing_behind():
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("counts threads and memory in /proc")
     mirror = Mirror(0, steps=1)
-    program, call = (native.Op * 2)(*mirror.ops), native.Call(tokens=ROWS, texts=1, picked=ROWS)
-    picks = guarded(range(ROWS), np.int64)
-    call.picks = picks.ctypes.data
+    program, call = (native.Op * 2)(*mirror.ops), native.Call(tokens=ROWS, texts=1)
+    starts = guarded([0, ROWS], np.int64)
+    call.starts, call.places = starts.ctypes.data, mirror.places.ctypes.data
+    call.cache = ctypes.addressof(mirror.cache)
 
     def calls(count):
         for index in range(count):
@@ -148,10 +150,10 @@ def test_what_cannot_be_run():
     """An unknown operation runs nothing at all; numbers of threads are brought into bounds; no unknown processor."""
     mirror = Mirror(0, steps=1)
     unknown = op("add")
-    for kind in (-1, 9):
+    for kind in (-1, len(native.KINDS)):
         unknown.kind = kind
         before = mirror.x.copy()
-        assert run([*mirror.ops, unknown], ISAS[0], tokens=ROWS, picks=range(ROWS)) == -1
+        assert run([*mirror.ops, unknown], ISAS[0], tokens=ROWS) == -1
         np.testing.assert_array_equal(mirror.x, before)
     assert run([], ISAS[0], tokens=0) == 0
     for threads in (-3, 0, 1000):

@@ -145,7 +145,7 @@ class Call:
         if types is not None:
             self._give("type_ids", texts.laid(types))
         self.positions = self.columns if positions is None else positions
-        self._give("position_ids", texts.laid(self.positions))
+        self._give("position_ids", self.given["places"] if positions is None else texts.laid(positions))
 
     def cache(self, room: Room, layers: Sequence[KVLayer]) -> None:
         """Give the buffers of the tokens' own keys and values, a pair a layer, and how the layers lay rows in them."""

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 FORMATS = {
     name: code
     for code, name in enumerate(("f32", "f32_t", "f32_panel", "bf16_panel", "q8_panel", "q4_panel", "bf16", "bf16_t"))
@@ -20,9 +20,7 @@ ACTIVATIONS = {
 }
 KINDS = {
     name: code
-    for code, name in enumerate(
-        ("embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add", "select")
-    )
+    for code, name in enumerate(("embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add"))
 }
 
 
@@ -31,14 +29,13 @@ class Op(Structure):
 
     _fields_ = [
         *((name, c_int32) for name in ("kind", "sync", "activation", "accumulate", "format")),
-        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "causal", "layer", "value", "picked")),
+        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "causal", "layer", "value")),
         *((name, c_int64) for name in ("inputs", "outputs", "ld", "x_stride", "out_stride", "gate_stride", "offset")),
         *((name, c_float) for name in ("eps", "scale")),
         *((name, c_void_p) for name in ("x", "out", "weight", "bias", "gate", "types", "positions", "cos", "sin")),
         ("rotary", c_int64),
         ("relative", c_void_p),
         ("relative_span", c_int64),
-        ("maps", c_void_p),
     ]
 
 
@@ -57,9 +54,6 @@ class Call(Structure):
         *((name, c_void_p) for name in ("memory_first", "memory_keys", "cache", "memory")),
         *((name, c_void_p) for name in ("rows", "memory_rows", "prefix", "prefix_rows")),
         ("prefix_keys", c_int64),
-        ("picked", c_int64),
-        ("picks", c_void_p),
-        *((name, c_int64) for name in ("map_queries", "map_keys")),
     ]
 
 

@@ -15,7 +15,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define GF_VERSION 3
+#define GF_VERSION 4
 
 // How a matrix of `outputs` rows and `inputs` columns lies in memory.
 enum gf_format {
@@ -46,8 +46,7 @@ enum gf_kind {
                        // A query's own key is at its token's place (without `places`, queries are the last of the
                        // keys): where causal, it sees those up to it. Without a cache (layer -1) the keys of a text
                        // are its own rows, counted from its first token: of `gate`, and the values of `weight`
-    GF_ADD = 7,        // out[n] += x[n]
-    GF_SELECT = 8      // out[m] = x[picked[m]] for the M picked tokens; the operations after it have M rows
+    GF_ADD = 7         // out[n] += x[n]
 };
 
 // One operation. What it does not use is zero.
@@ -61,7 +60,6 @@ typedef struct gf_op {
     int32_t heads, kv_heads, head_dim, causal, layer; // ATTENTION, ROTARY, STORE; `layer` is the cache's,
                          // or -1 where keys and values are the call's own (see `gate`)
     int32_t value;       // STORE: 0 keys, 1 values
-    int32_t picked;      // 1 for operations on the rows that SELECT picked
     int64_t inputs, outputs;  // widths of x and out
     int64_t ld;          // of `weight`: from a row to the next; of ATTENTION's values too
     int64_t x_stride, out_stride, gate_stride; // numbers from a row to the next; gate_stride of ATTENTION's keys too
@@ -79,8 +77,6 @@ typedef struct gf_op {
     int64_t rotary;      // ROTARY: how many dimensions of a head turn
     const float* relative; // ATTENTION: (heads, 2 * relative_span - 1), what distance key - query adds; or null
     int64_t relative_span; // larger distances count as the largest
-    float* maps;         // ATTENTION: where the weights go, (texts, heads, T, S) of the call, or null: queries count
-                         // from a text's first token, keys as in the cache; what lies beyond them is zero
 } gf_op;
 
 // Keys or values of one layer: element (row, head, token, d) at row * row_stride + head * head_stride + token * head_dim + d.
@@ -110,9 +106,6 @@ typedef struct gf_call {
     const gf_kv* prefix;       // a layer: keys and values before those of the cache, which texts may share; or null
     const int64_t* prefix_rows; // (B): which row of them a text begins with
     int64_t prefix_keys;       // how many there are, in every row: the cache begins with the place after the last
-    int64_t picked;            // M
-    const int64_t* picks;      // (M): tokens, in rising order where ATTENTION works on them
-    int64_t map_queries, map_keys; // T, S of `maps`
 } gf_call;
 
 // Run a program on `threads` threads; 0, or -1 where an operation is not known.

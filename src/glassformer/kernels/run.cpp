@@ -218,7 +218,7 @@ extern "C" {
 
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
     for (int64_t i = 0; i < count; i++)
-        if (ops[i].kind < GF_EMBED || ops[i].kind > GF_SELECT) return -1;
+        if (ops[i].kind < GF_EMBED || ops[i].kind > GF_ADD) return -1;
     if (count == 0) return 0;
     const Program program{ops, count, call, &kernels_in_use()};
     on_team(threads, count, walk, &program);
