@@ -7,8 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .checkpoints.load import BACKBONE, tensors_of
+
+
+class Undrawn(TorchFunctionMode):
+    """Within it torch's modules are made without drawing weights, which a checkpoint is going to fill.
+
+    On the meta device there is nothing to draw into, and going through the motions takes a third of a small model's
+    loading.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_):
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 @torch.no_grad()

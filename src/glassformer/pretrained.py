@@ -37,7 +37,7 @@ from .engine import attach
 from .engine.quantize import KEY, Scheme, quantize
 from .errors import ConfigError, InputError, WeightsError, WrongClassError
 from .families.family import Family, ModelClass
-from .fresh import initialise, resized
+from .fresh import Undrawn, initialise, resized
 from .glassbox.mixin import GlassBox
 from .heads import TASKS
 from .model import Transformer
@@ -399,7 +399,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         if dtype == "auto":
             dtype = built.dtype or own_dtype(weights)
         dtype = torch_dtype(dtype)
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             model = cls(built, *model_args, **kwargs)
             if held is not None:
                 quantize(model, held, dtype)
