@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..kernels import native
 from .executor import Executor, enabled, native_here
 from .lower import Builder, Unknown
-from .numbers import narrowed
+from .numbers import narrowed, widened
 from .pack import packed
 from .program import Program
 from .run import Bound, Call, spans
@@ -38,8 +38,10 @@ class ReadoutExecutor(Executor):
         self._know()
         return True
 
-    def _call(self, linear: nn.Linear, states: Tensor) -> Tensor | None:
-        """Scores (..., outputs) of states (..., D), or None where PyTorch has to run."""
+    def _call(self, linear: nn.Linear, states: Tensor, offset: Tensor | None) -> Tensor | None:
+        """Scores (..., outputs) of states (..., D), an offset (1, outputs) added; None where PyTorch has to run."""
+        if offset is not None and (linear.bias is not None or offset.device.type != "cpu"):
+            return None
         if not states.numel() or not (self._known() or self._looked(linear, states)):
             return None
         rows = states.reshape(-1, states.shape[-1])
@@ -54,5 +56,8 @@ class ReadoutExecutor(Executor):
         rows = rows.float().contiguous()
         op.x, op.x_stride = rows.data_ptr(), rows.shape[1]
         op.out, op.out_stride = out.data_ptr(), out.shape[1]
+        if offset is not None:
+            offset = widened(offset).contiguous()
+            op.bias = offset.data_ptr()
         self.bound.run(self.call)
         return narrowed(out.view(*states.shape[:-1], -1), states.dtype)

@@ -43,11 +43,12 @@ class Linear(nn.Module):
 
     Attributes:
         scale: what states are multiplied with first.
-        executor: runs the layer in another way where that gives the same, or gives None; None for PyTorch alone.
+        executor: runs the layer, and what is added to its scores, in another way where that gives the same, or gives
+            None; None for PyTorch alone.
     """
 
     scale = 1.0
-    executor: Callable[[nn.Module, Tensor], Tensor | None] | None = None
+    executor: Callable[[nn.Module, Tensor, Tensor | None], Tensor | None] | None = None
 
     def __init__(self, dim: int, outputs: int, bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
@@ -56,9 +57,15 @@ class Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
+        return self._read(states)
+
+    def _read(self, states: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Scores, with an offset (1, outputs) added."""
         states = self.dropout(states)
-        scores = None if self.executor is None else self.executor(self.linear, states)
-        return self.linear(states) if scores is None else scores
+        scores = None if self.executor is None else self.executor(self.linear, states, offset)
+        if scores is None:
+            scores = self.linear(states) if offset is None else self.linear(states) + offset
+        return scores
 
 
 class Scaled(Linear):
@@ -82,7 +89,7 @@ class Offset(Linear):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
-        return super().forward(states) + self.get_buffer("offset")
+        return self._read(states, self.get_buffer("offset"))
 
 
 class Transformed(Linear):
