@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...structure.layer import Residual
 from ...structure.norms import LayerNorm, RMSNorm
 from ...structure.quantized import weight_of
-from ...structure.readout import Linear, Offset
+from ...structure.readout import Linear, Offset, Scaled
 from ..inputs import Inputs, position_of, prepared, real_tokens, token_id
 from ..tables import Drawn, Table, bars, titled
 from ..tokens import names_of, readable, tokens_of
@@ -213,7 +213,8 @@ def _splittable(model: Any) -> tuple[Any, Any]:
         )
     steps = [part for part in stack.modules() if isinstance(part, Residual)]
     inside = any(not isinstance(norm, nn.Identity) for step in steps for norm in (step.out, step.after))
-    if inside or type(head) not in (Linear, Offset) or type(stack.final_norm) not in (LayerNorm, RMSNorm, nn.Identity):
+    ends = (LayerNorm, RMSNorm, nn.Identity)
+    if inside or type(head) not in (Linear, Offset, Scaled) or type(stack.final_norm) not in ends:
         raise InputError(
             f"The logits of {name} are not a sum over its parts: its residual stream has norms inside it, or its head "
             "is not linear, so what a part adds is rescaled by all that follow; integrated_gradients works here."

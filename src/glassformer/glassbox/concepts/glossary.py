@@ -216,7 +216,7 @@ CONCEPTS = (
         formula="logits = x W_vocabularyᵀ,  p = softmax(logits)",
         names="logits prediction_logits logits_to_keep AutoModelForMaskedLM AutoModelForPreTraining "
         "tie_word_embeddings scores"
-        " MaskedLM PreTraining Linear Offset Transformed get_output_embeddings set_output_embeddings",
+        " MaskedLM PreTraining Linear Scaled Offset Transformed get_output_embeddings set_output_embeddings",
         places="logits",
     ),
     _concept(
