@@ -207,7 +207,7 @@ class Meddler:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("way", ["processor", "streamer", "hook", "none"])
+@pytest.mark.parametrize("way", ["processor", "streamer", "hook", "part", "none"])
 @pytest.mark.parametrize("name", ALL[1::3])
 def test_what_others_change_in_generate_is_seen(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that change between two steps count from the next on; where nobody can change any, nobody looks."""
@@ -227,6 +227,9 @@ def test_what_others_change_in_generate_is_seen(name: str, way: str, monkeypatch
             "processor": {"logits_processor": [meddler]},
             "streamer": {"streamer": meddler},
         }
+        if way == "part":
+            dropout = model.lm_head.dropout
+            dropout.__class__ = type("Own", (type(dropout),), {"forward": lambda module, states: meddler(states)})
         if way == "hook":
             model.register_forward_hook(lambda module, inputs, output: meddler(output))
         return model.generate(TEXTS[:1], max_new_tokens=8, do_sample=False, eos_token_id=None, **own.get(way, {}))

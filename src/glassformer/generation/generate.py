@@ -208,8 +208,14 @@ def begin(
         call = (settings, called, now, feed, inputs, given, prefix_allowed_tokens_fn)
         drafter = build_drafter(assistant_model, *call, chance)
     search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)
-    alone = unseen and not own and (assistant_model is None or not looked_at(assistant_model))
+    models = [model] if assistant_model is None else [model, assistant_model]
+    alone = not own and all(_ours(each) and not looked_at(each) for each in models)
     return Run(mode, settings, feed, processors, record, finish, search, alone)
+
+
+def _ours(model: Any) -> bool:
+    """Whether all parts of a model are this library's or torch's, so that no other code runs in a call."""
+    return all(type(part).__module__.partition(".")[0] in ("glassformer", "torch") for part in model.modules())
 
 
 def _record(settings: GenerationConfig, decoder: str) -> Record:
