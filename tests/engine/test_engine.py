@@ -296,6 +296,34 @@ def test_a_table_of_ones_own_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) ->
     assert not seen
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 61), (1, 1)])
+def test_an_offset_of_the_scores(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to scores is added natively, and by PyTorch where it is not one number a score."""
+    model = copy.deepcopy(ours("BartForConditionalGeneration"))
+    model.lm_head.offset = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    call = inputs("BartForConditionalGeneration")
+    mine = model(**call).logits
+    monkeypatch.setenv("GLASSFORMER_ENGINE", "off")
+    torch.testing.assert_close(mine, model(**call).logits, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
+def test_no_tokens(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call without any is PyTorch's, whatever that makes of it."""
+
+    def call() -> Any:
+        try:
+            return ours(DECODERS[2])(torch.zeros(shape, dtype=torch.long)).logits.shape
+        except (RuntimeError, ValueError, gf.errors.GlassformerError) as error:
+            return str(error)
+
+    mine = call()
+    monkeypatch.setenv("GLASSFORMER_ENGINE", "off")
+    assert mine == call()
+
+
 def test_threads_share_a_model() -> None:
     """Two threads that generate with one model do not write into each other's buffers."""
     model, ids = ours(DECODERS[1]), [ragged(seed=seed)[0] for seed in range(4)]

@@ -519,3 +519,19 @@ def test_warnings_of_what_has_no_effect() -> None:
         model.generation_config.temperature = 0.5
         model.generate(ids, max_new_tokens=1)
     model.generation_config.temperature = None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_scores_of_any_type(dtype: torch.dtype) -> None:
+    """A processor may give scores of another type, and such as want gradients; the best is the best."""
+    ids, _ = ragged()
+    model, more = ours("GPT2LMHeadModel"), {"max_new_tokens": 4, "eos_token_id": None, "do_sample": False}
+
+    class Favourite(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            likes = torch.zeros_like(scores, dtype=dtype)
+            likes[:, 7] = 1
+            return likes.requires_grad_()
+
+    written = model.generate(ids, logits_processor=LogitsProcessorList([Favourite()]), **more)
+    assert (written[:, -4:] == 7).all()

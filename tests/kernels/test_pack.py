@@ -151,6 +151,20 @@ def test_bf16_keeps_what_is_no_number():
     assert np.signbit(found[0, 3])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1) | st.sampled_from([0x7F7F8000, 0x3F808000, 0x7F800001]), max_size=70))
+def test_bf16_and_back(bits):
+    """Any fp32 number to the nearest bf16 and back, ties to even, and no byte beyond an end is touched."""
+    x = guarded(np.array(bits, np.uint32).view(np.float32))
+    narrow, wide = guarded(np.zeros(len(bits)), np.uint16), guarded(np.zeros(len(bits)))
+    LIBRARY.gf_narrow(pointer(x), pointer(narrow), len(bits))
+    LIBRARY.gf_widen(pointer(narrow), pointer(wide), len(bits))
+    real = ~np.isnan(x)
+    np.testing.assert_array_equal(narrow[real], to_bf16(x[real]))
+    np.testing.assert_array_equal(wide.view(np.uint32), narrow.astype(np.uint32) << 16)
+    assert np.isnan(wide[~real]).all()
+
+
 def test_sizes():
     """Whole panels of 16; pairs of groups of 32; nothing for what is no packed format or no matrix."""
     assert size("f32_panel", 17, 5) == 2 * 5 * 64

@@ -40,7 +40,7 @@ class ReadoutExecutor(Executor):
 
     def _call(self, linear: nn.Linear, states: Tensor, offset: Tensor | None) -> Tensor | None:
         """Scores (..., outputs) of states (..., D), an offset (1, outputs) added; None where PyTorch has to run."""
-        if offset is not None and (linear.bias is not None or offset.device.type != "cpu"):
+        if offset is not None and not (linear.bias is None and offset.is_cpu and offset.numel() == linear.out_features):
             return None
         if not states.numel() or not (self._known() or self._looked(linear, states)):
             return None

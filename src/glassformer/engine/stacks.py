@@ -74,7 +74,7 @@ class StackExecutor(Executor):
             # Four dimensions ask for what is computed at padding, too.
             attention_mask, padded = attention_mask[:, 0, 0], lambda real: Padding()
         masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
-        if input_ids is None or input_ids.dim() != 2 or any(mask.dim() != 2 for mask in masks):
+        if input_ids is None or input_ids.dim() != 2 or not input_ids.numel() or any(mask.dim() != 2 for mask in masks):
             return None
         heard = [] if self._known() else self._looked(stack, input_ids, memory, *masks)
         if heard is None:

@@ -21,8 +21,8 @@ Criteria = Callable[[Tensor, "tuple[Tensor, ...] | None"], Tensor]  # from ids (
 
 def greedy(scores: Tensor) -> Tensor:
     """The most likely token of every row: scores (B, V) to tokens (B,)."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy().argmax(axis=-1))  # ten times as fast as torch's own
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+        return torch.from_numpy(scores.detach().numpy().argmax(axis=-1))  # ten times as fast as torch's own
     return scores.argmax(dim=-1)
 
 
