@@ -6,6 +6,7 @@ labels that are not -100.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -127,8 +128,13 @@ def _kept(states: Tensor, logits_to_keep: int | Tensor) -> Tensor:
 
 
 class CausalLM(Head):
-    """The next token at every position of a decoder."""
+    """The next token at every position of a decoder.
 
+    Attributes:
+        burst: several steps of greedy decoding at once, where that gives the same, or None; see `engine/burst.py`.
+    """
+
+    burst: Callable[..., Tensor | None] | None = None
     arguments: tuple[str, ...] = ("labels", "logits_to_keep", "num_items_in_batch", "shift_labels")
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
@@ -166,7 +172,13 @@ class CausalLM(Head):
 
 
 class Seq2SeqLM(Head):
-    """The next token at every position of a decoder that looks at an encoder."""
+    """The next token at every position of a decoder that looks at an encoder.
+
+    Attributes:
+        burst: as in `CausalLM`.
+    """
+
+    burst: Callable[..., Tensor | None] | None = None
 
     def __init__(self, transformer: Transformer, config: Config) -> None:
         super().__init__(transformer, config)

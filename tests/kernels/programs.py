@@ -65,20 +65,27 @@ def caches(*layers):
     return made
 
 
-def run(ops, isa, threads=1, starts=None, prefix_keys=0, tokens=None, **arrays):
-    """Run a program; `starts` are the texts' first tokens and the end, the arrays become int64; `caches` stay."""
+def run(ops, isa, threads=1, starts=None, prefix_keys=0, tokens=None, burst=None, **arrays):
+    """Run a program; `starts` are the texts' first tokens and the end, the arrays become int64; `caches` stay.
+
+    What is written is given by its address. With `burst`, a `native.Burst`, its steps are run.
+    """
     assert LIBRARY.gf_force_isa(isa.encode()) == 0
     starts = [0, tokens] if starts is None else starts
     layers = {name: arrays.pop(name, None) for name in ("cache", "memory", "prefix")}
+    places = {name: arrays.pop(name) for name, values in list(arrays.items()) if isinstance(values, int)}
     arrays = {name: guarded(values, np.int64) for name, values in {"starts": starts, **arrays}.items()}
     call = native.Call(tokens=starts[-1], texts=len(starts) - 1)
     call.prefix_keys = prefix_keys
-    for name, values in arrays.items():
-        setattr(call, name, pointer(values))
+    for name, address in {**places, **{name: pointer(values) for name, values in arrays.items()}}.items():
+        setattr(call, name, address)
     for name, table in layers.items():
         if table is not None:
             setattr(call, name, ctypes.addressof(table))
     program = (native.Op * len(ops))(*ops)
+    if burst is not None:
+        told = ctypes.addressof(burst)
+        return LIBRARY.gf_burst(ctypes.addressof(program), len(ops), ctypes.addressof(call), told, threads)
     return LIBRARY.gf_run(ctypes.addressof(program), len(ops), ctypes.addressof(call), threads)
 
 

@@ -166,7 +166,11 @@ void build(Case& c) {
     gated.gate = gate, gated.gate_stride = inner;
     c.linear(up, inner, a, width, GF_NONE).accumulate = 1;
     c.add(GF_ADD, b, width, a, width);
-    c.linear(a, width, c.numbers(n * inner), inner, GF_NONE);
+    c.add(GF_SCALE, a, width, a, width).format = r.between(0, 1) ? GF_BF16 : GF_F32;
+    float* logits = c.numbers(n * inner);
+    c.linear(a, width, logits, inner, GF_NONE);
+    c.add(GF_CHOOSE, logits, inner, logits, inner).format = GF_BF16;
+    c.call.chosen = c.whole(std::vector<int64_t>(size_t(n)));
 
     c.call.tokens = n, c.call.texts = texts;
     c.call.starts = c.whole(starts), c.call.ids = c.whole(ids), c.call.type_ids = c.whole(types);

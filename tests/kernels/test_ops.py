@@ -104,6 +104,53 @@ def test_norms(isa, seed, rows, width, gap, threads, mean, size):
             np.testing.assert_allclose(out, wanted, rtol=3e-6, atol=3e-6 + 5 * room)
 
 
+def nearest_bf16(values):
+    """fp32 numbers rounded as torch rounds them."""
+    return torch.tensor(values).bfloat16().float().numpy()
+
+
+special = st.sampled_from([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 3.4e38, 1e-45, -1.5])
+
+
+@each_isa
+@many
+@given(seeds, rows, widths, gaps, threads, st.sampled_from(["f32", "bf16"]), st.lists(special, max_size=3))
+def test_scale(isa, seed, rows, width, gap, threads, numbers, odd):
+    """Rows times a factor, to the nearest bf16 where asked for; what lies between rows stays."""
+    rng = np.random.default_rng(seed)
+    buffer, x = spaced(rng, rows, width, width + gap)
+    for value in odd:
+        x[rng.integers(rows), rng.integers(width)] = value
+    before, expected = buffer.copy(), x * np.float32(0.3)
+    scale = op("scale", x=buffer, out=buffer, x_stride=width + gap, out_stride=width + gap, inputs=width,
+               outputs=width, scale=0.3, format=native.FORMATS[numbers])  # fmt: skip
+    assert run([scale], isa, threads, tokens=rows) == 0
+    np.testing.assert_array_equal(x, nearest_bf16(expected) if numbers == "bf16" else expected)
+    for row in range(rows - 1):
+        between = slice(row * (width + gap) + width, (row + 1) * (width + gap))
+        np.testing.assert_array_equal(buffer[between], before[between])
+
+
+@each_isa
+@many
+@given(
+    *(seeds, rows, st.one_of(widths, st.sampled_from([129, 640, 5003])), gaps, threads),
+    *(st.sampled_from(["f32", "bf16"]), st.integers(0, 3), st.lists(special, max_size=3)),
+)
+def test_choose(isa, seed, rows, width, gap, threads, numbers, digits, odd):
+    """The first of the largest, also of extremes and NaN, and in bf16 of what rounding makes equal."""
+    rng = np.random.default_rng(seed)
+    buffer, x = spaced(rng, rows, width, width + gap)
+    x[...] = x.round(digits) - np.float32(rng.integers(0, 2) * 100)
+    for value in odd:
+        x[rng.integers(rows), rng.integers(width)] = value
+    seen = nearest_bf16(x) if numbers == "bf16" else x
+    choose = op("choose", x=buffer, x_stride=width + gap, inputs=width, format=native.FORMATS[numbers])
+    chosen = guarded(np.full(rows, -1), np.int64)
+    assert run([choose], isa, threads, tokens=rows, chosen=chosen.ctypes.data) == 0
+    np.testing.assert_array_equal(chosen, seen.argmax(axis=-1))
+
+
 @each_isa
 @many
 @given(seeds, rows, st.integers(1, 4), st.sampled_from([2, 8, 10, 64, 80, 128]), st.booleans(), gaps, threads)

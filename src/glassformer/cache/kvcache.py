@@ -109,12 +109,15 @@ class KVCache:
         other.layers = [layer.selected(rows) for layer in self.layers]
         return other
 
-    def advance(self, new: int) -> bool:
-        """Take new tokens in, where all buffers have room for them, and say whether they have."""
-        fits = all(layer.fits(new) for layer in self.layers)
-        for layer in self.layers if fits else ():
+    @property
+    def free(self) -> int:
+        """How many more tokens of every row all buffers have room for, as they are."""
+        return min((layer.free for layer in self.layers), default=0)
+
+    def advance(self, new: int) -> None:
+        """Take new tokens in, for which there is room, and whose keys and values the caller writes."""
+        for layer in self.layers:
             layer.length += new
-        return fits
 
     def align(self) -> None:
         """Let all layers hold their rows in the same way, which reading the keys of one alone changes."""

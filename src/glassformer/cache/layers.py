@@ -142,12 +142,11 @@ class KVLayer:
         self.length += shape[2]
         return self._buffer("keys", shape, dtype, start), self._buffer("values", shape, dtype, start)
 
-    def fits(self, new: int) -> bool:
-        """Whether the buffers have room for new tokens, and a row for each row of the batch, in its order."""
+    @property
+    def free(self) -> int:
+        """How many more tokens of every row the buffers have room for, as they are."""
         buffer = self.held.get("keys")
-        if buffer is None or self.rows is not None or self.prefix is not None or _closed(buffer):
-            return False
-        return self.length - self.start + new <= buffer.shape[2]
+        return 0 if buffer is None or _closed(buffer) else buffer.shape[2] - (self.length - self.start)
 
     def _check_rows(self, rows: int) -> None:
         if self.batch not in (0, rows):

@@ -9,6 +9,7 @@ def attach(model: Any) -> None:
     """Give the stacks and readouts of a model executors, which use native code where it gives the same answer."""
     from ..structure.readout import Linear
     from ..structure.stack import Stack
+    from .burst import Burst
     from .readouts import ReadoutExecutor
     from .stacks import StackExecutor
 
@@ -17,3 +18,5 @@ def attach(model: Any) -> None:
             module.executor = StackExecutor()
         elif isinstance(module, Linear):
             module.executor = ReadoutExecutor()
+        elif hasattr(module, "burst"):
+            module.burst = Burst()

@@ -140,7 +140,8 @@ class Executor(ABC):
     def __reduce__(self) -> Any:
         return type(self), ()
 
-    def _known(self) -> bool:
+    @property
+    def known(self) -> bool:
         """Whether a call just before ran natively, and nobody can have changed the module since."""
         return self.spell is not None and self.spell is getattr(_here, "spell", None)
 

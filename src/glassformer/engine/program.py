@@ -61,7 +61,7 @@ class Operation:
     """One operation.
 
     Attributes:
-        kind: "embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention" or "add".
+        kind: "embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add", "scale" or "choose".
         part: the path of the part that it belongs to.
         x: what it reads, if it reads a buffer.
         out: what it writes.

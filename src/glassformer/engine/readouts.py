@@ -42,7 +42,7 @@ class ReadoutExecutor(Executor):
         """Scores (..., outputs) of states (..., D), an offset (1, outputs) added; None where PyTorch has to run."""
         if offset is not None and not (linear.bias is None and offset.is_cpu and offset.numel() == linear.out_features):
             return None
-        if not states.numel() or not (self._known() or self._looked(linear, states)):
+        if not states.numel() or not (self.known or self._looked(linear, states)):
             return None
         rows = states.reshape(-1, states.shape[-1])
         if self.call is None or self.call.texts.length != len(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from ..structure.packing import Packed, Padding
 from .program import Operation, Program, View
 
 CROSS = 1000  # the layers of the cache over the encoder begin here
+MILLISECONDS = 100  # after so many a burst begins no other step, so that an interrupt is heard
+_UNKNOWN = "The native code does not know an operation of this program."
 Room = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -121,13 +124,18 @@ class Call:
         self.native = native.Call()
         self.sees = False
         self.given: dict[str, Any] = {}
+        self.order: dict[str, list[tuple[Any, ...]]] = {}  # how the layers of a cache held their rows, weakly
         self.alive: list[Room] = []  # as a cache lets go of buffers when its keys are looked at within a call
         columns = torch.arange(texts.past, self.total)
         places = texts.laid(columns[None])
         self.native.tokens, self.native.texts = len(places), texts.batch
-        self.moving = torch.cat([columns, places, texts.end])  # what grows by one from a step to the next
-        self.columns = self.moving[None, : texts.length]
-        places, ends = self.moving[texts.length : -texts.batch], self.moving[-texts.batch :]
+        self.ids = torch.empty(len(places), dtype=torch.long)
+        self.moving = torch.cat([columns, places, places, texts.end])  # what grows by one from a step to the next
+        columns, places, position_ids, ends = torch.split(
+            self.moving, [len(columns), len(places), len(places), texts.batch]
+        )
+        self.columns = columns[None]
+        self._give("position_ids", position_ids)
         self._give("starts", texts.starts())
         self._give("places", places)
         if cached or not texts.packed:  # else a text looks at all of its own tokens
@@ -141,15 +149,15 @@ class Call:
     def tokens(self, ids: Tensor, types: Tensor | None, positions: Tensor | None) -> None:
         """Give the ids (B, T), the token types (B, T) and the positions (B or 1, T), which count columns if None."""
         texts = self.texts
-        self._give("ids", texts.laid(ids))
+        self._give("ids", self.ids.copy_(texts.laid(ids)))
         if types is not None:
             self._give("type_ids", texts.laid(types))
         self.positions = self.columns if positions is None else positions
-        self._give("position_ids", self.given["places"] if positions is None else texts.laid(positions))
+        self.given["position_ids"].copy_(self.given["places"] if positions is None else texts.laid(positions))
 
     def cache(self, room: Room, layers: Sequence[KVLayer]) -> None:
         """Give the buffers of the tokens' own keys and values, a pair a layer, and how the layers lay rows in them."""
-        self._table("cache", room)
+        self._table("cache", room, layers)
         if layers[0].rows is not None:
             self._give("rows", layers[0].rows)
         prefixes = [layer.prefix for layer in layers if layer.prefix is not None]
@@ -158,26 +166,26 @@ class Call:
             self._give("prefix_rows", prefixes[0].rows)
             self.native.prefix_keys = prefixes[0].length
 
-    def memory(self, room: Room, seen: Texts, rows: Tensor | None = None) -> None:
+    def memory(self, room: Room, seen: Texts, layers: Sequence[KVLayer] = ()) -> None:
         """Give the buffers of the keys and values over an encoder's states.
 
         Args:
             room: the buffers, a pair a layer.
             seen: which of the states are no padding, for each text.
-            rows: (B,), the row of the buffers that each text looks at; or None for its own number.
+            layers: which say what row of the buffers each text looks at; without any, that of its own number.
         """
         self.sees = True
-        self._table("memory", room)
-        if rows is not None:
-            self._give("memory_rows", rows)
+        self._table("memory", room, layers)
+        if layers and layers[0].rows is not None:
+            self._give("memory_rows", layers[0].rows)
         self._give("memory_first", seen.first)
         self._give("memory_keys", seen.end)
 
     def finds(self, name: str, cache: Any) -> bool:
-        """Whether the buffers of a cache, "cache" or "memory", are where they were given, a row of each for a text."""
+        """Whether a cache, "cache" or "memory", has its buffers where they were, and its rows as they were."""
         return all(
-            layer.rows is layer.prefix is None and layer.held["keys"].data_ptr() == place.keys
-            for place, layer in zip(self.given[name], cache.layers)
+            layer.held["keys"].data_ptr() == place.keys and rows() is layer.rows and prefix() is layer.prefix
+            for place, (rows, prefix), layer in zip(self.given[name], self.order[name], cache.layers)
         )
 
     def advance(self) -> None:
@@ -185,7 +193,8 @@ class Call:
         self.total += 1
         self.moving += 1
 
-    def _table(self, name: str, room: Room) -> None:
+    def _table(self, name: str, room: Room, layers: Sequence[KVLayer] = ()) -> None:
+        self.order[name] = [(weak(layer.rows), weak(layer.prefix)) for layer in layers]
         table = (native.KV * max(1, len(room)))()
         for place, (keys, values) in zip(table, room):
             place.keys, place.values = keys.data_ptr(), values.data_ptr()
@@ -193,6 +202,11 @@ class Call:
         self.given[name] = table
         self.alive.append(room)
         setattr(self.native, name, ctypes.addressof(table))
+
+
+def weak(held: Any) -> Callable[[], Any]:
+    """A way to what is there as long as somebody else holds it, or to None."""
+    return (lambda: None) if held is None else weakref.ref(held)
 
 
 class Bound:
@@ -227,6 +241,8 @@ class Bound:
             op.x_stride = widths[operation.x.buffer]
         if (matrix := operation.matrix) is not None:
             op.weight, op.format, op.ld = matrix.tensor.data_ptr(), native.FORMATS[matrix.format], matrix.stride
+        elif "numbers" in said:
+            op.format = native.FORMATS[said["numbers"]]
         op.activation = native.ACTIVATIONS[said.get("activation", "none")]
         op.scale, op.eps = said.get("scale", 1.0), said.get("eps", 0.0)
         for name in ("accumulate", "heads", "kv_heads", "head_dim", "value", "rotary", "offset", "causal"):
@@ -245,9 +261,9 @@ class Bound:
             setattr(op, name, full.data_ptr())
 
     def rotate(self, cos: Tensor, sin: Tensor) -> None:
-        """Give the cosines and sines of the call's tokens, (N, rotary dim) each."""
-        if self.turns is None:
-            self.turns = torch.empty(2, self.tokens, cos.shape[-1])
+        """Give the cosines and sines of the call's tokens, (N, rotary dim) each; of a burst, of all its steps."""
+        if self.turns is None or self.turns.shape[1] < len(cos):
+            self.turns = torch.empty(2, max(self.tokens, len(cos)), cos.shape[-1])
             for op, operation in zip(self.operations, self.program.operations):
                 if operation.kind == "rotary":
                     op.cos, op.sin = self.turns[0].data_ptr(), self.turns[1].data_ptr()
@@ -271,6 +287,32 @@ class Bound:
         x = call.texts.unlaid(self.rows(view, call.native.tokens))
         return x.view(*x.shape[:2], heads, view.width // heads).transpose(1, 2) if heads else x
 
+    def burst(self, call: Call, most: int, ends: list[int]) -> Tensor:
+        """Run the program, which ends with a choice, step after step from a call of one token a text on.
+
+        Args:
+            call: the first step; it becomes the last.
+            most: how many steps at most.
+            ends: tokens after which no other step begins, any text's.
+
+        Returns:
+            (n, B), the tokens chosen.
+
+        Raises:
+            RuntimeError: as in `run`.
+        """
+        chosen, stops = torch.empty(most, call.texts.batch, dtype=torch.long), torch.tensor(ends, dtype=torch.long)
+        told = native.Burst(steps=most, milliseconds=MILLISECONDS, ids=call.ids.data_ptr(), chosen=chosen.data_ptr())
+        told.moving, told.moved = call.moving.data_ptr(), call.moving.numel()
+        told.ends, told.end_count = stops.data_ptr(), len(stops)
+        parts = (ctypes.byref(self.operations), len(self.operations), ctypes.byref(call.native), ctypes.byref(told))
+        made = self.library.gf_burst(*parts, torch.get_num_threads())
+        call.native.turned = 0  # the next call may be another program's
+        if made < 1:
+            raise RuntimeError(_UNKNOWN)
+        call.total += made - 1
+        return chosen[:made]
+
     def run(self, call: Call, first: int = 0, end: int | None = None) -> None:
         """Run the operations from `first` to `end`, all if they are not given.
 
@@ -282,4 +324,4 @@ class Bound:
             return
         start = ctypes.byref(self.operations, first * ctypes.sizeof(native.Op))
         if self.library.gf_run(start, count - first, ctypes.byref(call.native), torch.get_num_threads()):
-            raise RuntimeError("The native code does not know an operation of this program.")
+            raise RuntimeError(_UNKNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
@@ -76,7 +77,7 @@ class StackExecutor(Executor):
         masks = [mask for mask in (attention_mask, memory_mask) if mask is not None]
         if input_ids is None or input_ids.dim() != 2 or not input_ids.numel() or any(mask.dim() != 2 for mask in masks):
             return None
-        heard = [] if self._known() else self._looked(stack, input_ids, memory, *masks)
+        heard = [] if self.known else self._looked(stack, input_ids, memory, *masks)
         if heard is None:
             return None
         if token_type_ids is not None and stack.embedding.types is None:
@@ -87,7 +88,7 @@ class StackExecutor(Executor):
             return None  # a row may hold several texts that do not see each other
         own, cross = getattr(cache, "self_attention_cache", cache), getattr(cache, "cross_attention_cache", None)
         past = own.get_seq_length() if own is not None else 0
-        if not self._within(stack, input_ids, token_type_ids, position_ids, past + input_ids.shape[1]):
+        if not self.room(stack, input_ids, token_type_ids, position_ids, past):
             return None  # PyTorch says what is wrong
         given = (attention_mask, memory, memory_mask, own, cross)
         call = self.steps.next(input_ids, *given) if token_type_ids is None else None
@@ -137,17 +138,24 @@ class StackExecutor(Executor):
             call.cache(self._room(stack, texts, call.own), call.own.layers)
         return call
 
-    def _within(self, stack: Any, ids: Tensor, types: Tensor | None, positions: Tensor | None, total: int) -> bool:
-        """Whether every table has a row for every index; the kernels do not ask."""
+    def room(self, stack: Any, ids: Tensor, types: Tensor | None, positions: Tensor | None, past: int) -> int:
+        """How often a call may be made, each time one column on, until a table has no row for an index.
+
+        The kernels do not ask. Once in a call of several columns counts as any number of times does.
+        """
         embedding = stack.embedding
         if not _below(ids, embedding.tokens.num_embeddings):
-            return False
+            return 0
         if types is not None and not _below(types, embedding.types.num_embeddings):
-            return False
+            return 0
         if embedding.positions is None:
-            return True
-        room = embedding.positions.table.num_embeddings - embedding.positions.offset
-        return total <= room if positions is None else _below(positions, room, -embedding.positions.offset)
+            return sys.maxsize
+        offset: int = embedding.positions.offset
+        rows: int = embedding.positions.table.num_embeddings - offset
+        if positions is None:
+            return max(0, 1 + rows - past - ids.shape[1])
+        numbers = positions.numpy()
+        return max(0, rows - int(numbers.max())) if numbers.min() >= -offset else 0
 
     def _looked(self, stack: Any, *inputs: Tensor | None) -> list[tuple[str, str, Listener]] | None:
         """Look whether a call may run natively, and who listens, as `_heard` says; None where PyTorch has to run."""
@@ -194,7 +202,7 @@ class StackExecutor(Executor):
             filling.memory(room, seen)
             bound.run(filling)
         cross.align()
-        call.memory([(layer.held["keys"], layer.held["values"]) for layer in cross.layers], seen, cross.layers[0].rows)
+        call.memory([(layer.held["keys"], layer.held["values"]) for layer in cross.layers], seen, cross.layers)
         call.memories = cross
 
     def _collect(
@@ -206,7 +214,8 @@ class StackExecutor(Executor):
         output_hidden_states: Request,
     ) -> dict[str, Any]:
         texts, program = call.texts, self.program
-        bound = self._bound(stack, call)
+        bound = self.bound = _bound(self.bound, program, call.native.tokens)
+        self.give_positions(bound, stack, call)
         count = len(stack.layers)
         maps = requested_maps(output_attentions, count)
         kept = requested(output_hidden_states, count + 1)
@@ -285,20 +294,23 @@ class StackExecutor(Executor):
         maps = attention_maps(query, key, bias, causal, attention.scale, wanted, softmax)
         return maps.to(self.dtype) if softmax else maps
 
-    def _bound(self, stack: Stack, call: Call) -> Bound:
-        """The program with buffers that are large enough, and the positions of this call."""
-        bound = self.bound = _bound(self.bound, self.program, call.native.tokens)
+    def give_positions(self, bound: Bound, stack: Stack, call: Call, steps: int = 1) -> None:
+        """Give a program what depends on the positions of a call, and of those that follow it one column on each."""
         positions = stack.positions
         if isinstance(positions, Rotary):
-            cos, sin = positions.rotation(call.positions, torch.float32)
-            bound.rotate(call.texts.laid(cos).contiguous(), call.texts.laid(sin).contiguous())
+            at = call.positions
+            if steps > 1:
+                at = at.expand(call.texts.batch, 1).T + torch.arange(steps)[:, None]
+            cos, sin = positions.rotation(at, torch.float32)
+            if steps == 1:
+                cos, sin = call.texts.laid(cos), call.texts.laid(sin)
+            bound.rotate(cos.flatten(0, -2).contiguous(), sin.flatten(0, -2).contiguous())
         elif isinstance(positions, RelativeBuckets):
-            if call.total > self.span:
-                self.span = max(64, 2 * call.total)
+            if (longest := call.total + steps) > self.span:
+                self.span = max(64, 2 * longest)
                 distance = torch.arange(1 - self.span, self.span)
                 self.relative = positions.table(positions.bucket(distance)).T.detach().float().contiguous()
             bound.relate(self.relative, self.span)
-        return bound
 
 
 def _extended(layer: KVLayer, part: Attention, texts: Texts) -> tuple[Tensor, Tensor]:
@@ -311,9 +323,9 @@ def _extended(layer: KVLayer, part: Attention, texts: Texts) -> tuple[Tensor, Te
     return keys, values
 
 
-def _below(indices: Tensor, rows: int, first: int = 0) -> bool:
+def _below(indices: Tensor, rows: int) -> bool:
     numbers = indices.numpy()  # of a few numbers these are sooner had so
-    return bool(numbers.min() >= first and numbers.max() < rows)
+    return bool(numbers.min() >= 0 and numbers.max() < rows)
 
 
 def _keys(cache: Any, part: str) -> Tensor:

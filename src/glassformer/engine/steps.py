@@ -5,14 +5,12 @@ What a call says of its texts takes longer to write down than a small model take
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .run import Call
+from .run import Call, weak
 
 
 class Steps:
@@ -31,8 +29,8 @@ class Steps:
             memory_mask: (B, S), or None.
         """
         self.call, self.mask = call, None if call.mask is None else call.mask.clone()
-        self.own = weakref.ref(call.own)
-        self.memory, self.memory_mask = _weak(memory), _weak(memory_mask)
+        self.own = weak(call.own)
+        self.memory, self.memory_mask = weak(memory), weak(memory_mask)
         call.own = call.memories = None
         call.alive.clear()
 
@@ -58,8 +56,9 @@ class Steps:
             return None
         if not call.finds("cache", own) or (memory is not None and not call.finds("memory", cross)):
             return None
-        if not own.advance(1):
+        if not own.free:
             return None
+        own.advance(1)
         call.mask, call.own, call.memories = mask, own, cross
         call.advance()
         return call
@@ -69,7 +68,3 @@ class Steps:
         if mask is None or self.mask is None:
             return mask is self.mask
         return torch.equal(mask[:, :-1], self.mask) and bool(mask[:, -1].all())
-
-
-def _weak(tensor: Tensor | None) -> Callable[[], Tensor | None]:
-    return (lambda: None) if tensor is None else weakref.ref(tensor)

@@ -254,8 +254,9 @@ def _shallow(module: Any) -> Any:
     """A module with the same parts, of which others can be put in without touching the first."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
-    if hasattr(module, "executor"):
-        twin.executor = copy.copy(module.executor)  # it belongs to one module
+    for name in ("executor", "burst"):
+        if hasattr(module, name):
+            setattr(twin, name, copy.copy(getattr(module, name)))  # it belongs to one module
     return twin
 
 

@@ -31,7 +31,7 @@ from glassformer.generation.search import Feed, Record
 from glassformer.generation.seeds import Generators, Noise, generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
 from glassformer.generation.stopping import StoppingCriteriaList
-from glassformer.generation.strategies import BEAM_MODES, steps
+from glassformer.generation.strategies import BEAM_MODES, bursts, steps
 
 
 @torch.no_grad()
@@ -210,12 +210,15 @@ def begin(
     search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)
     models = [model] if assistant_model is None else [model, assistant_model]
     alone = not own and all(_ours(each) and not looked_at(each) for each in models)
+    if alone and plain and mode is GenerationMode.GREEDY_SEARCH:
+        feed.burst = bursts(model, now, processors, criteria)
     return Run(mode, settings, feed, processors, record, finish, search, alone)
 
 
 def _ours(model: Any) -> bool:
     """Whether all parts of a model are this library's or torch's, so that no other code runs in a call."""
-    return all(type(part).__module__.partition(".")[0] in ("glassformer", "torch") for part in model.modules())
+    written = (origin for part in model.modules() for origin in (type(part), part.forward))
+    return all(origin.__module__.partition(".")[0] in ("glassformer", "torch") for origin in written)
 
 
 def _record(settings: GenerationConfig, decoder: str) -> Record:

@@ -63,6 +63,8 @@ class Feed:
             holds what was read once.
         sheds: whether rows that are finished need not be read, since nobody sees what becomes of them.
         rows: those that the model still reads, in rising order; None for all.
+        burst: from the arguments of the next call, and the tokens a row so far, to the likeliest next tokens of the
+            rows that are read, (B, n), of several steps at once; or None, as it gives where the model is to be called.
     """
 
     model: Any
@@ -80,6 +82,7 @@ class Feed:
     copies: int = 1
     sheds: bool = False
     rows: Tensor | None = None
+    burst: Callable[[dict[str, Any], int], Tensor | None] | None = None
 
     def step(self) -> Any:
         """Let the model read what is fresh; returns its output, whose logits end with the next token's, (B, n, V)."""
@@ -90,12 +93,31 @@ class Feed:
             output, self.copies = type(output)(**{**output, **copied}), 1
         return output
 
+    def ahead(self) -> Tensor | None:
+        """The likeliest next tokens of all rows, (B, n), where several steps are made at once; of finished rows zeros.
+
+        The model has not read the last of them yet.
+        """
+        if self.burst is None or self.fresh != 1 or self.embeds is not None or self.cache is None:
+            return None
+        tokens = self.burst(self.arguments(), self.ids.shape[1])
+        if tokens is None or self.rows is None:
+            return tokens
+        return tokens.new_zeros(len(self.ids), tokens.shape[1]).index_copy_(0, self.rows, tokens)
+
     def read(self) -> Any:
         """The model's output for what is fresh, of the rows that it has to read."""
-        inputs = dict(self.fixed)
+        output = self.model(**self.arguments(), use_cache=self.use_cache, return_dict=True)
+        self.embeds = None
+        if self.use_cache:
+            self.cache = output.past_key_values
+        return output
+
+    def arguments(self) -> dict[str, Any]:
+        """What the model is called with to read what is fresh, of the rows that it has to read."""
+        inputs: dict[str, Any] = {}
         if self.embeds is not None:
             inputs["inputs_embeds"] = self.embeds[:, -self.fresh :]
-            self.embeds = None
         else:
             inputs[self.decoder + "input_ids"] = self.ids[:, -self.fresh :]
         if self.mask is not None:
@@ -104,35 +126,29 @@ class Feed:
             inputs[self.decoder + "position_ids"] = _newest(self.positions, self.fresh)
         if self.token_types is not None:
             inputs["token_type_ids"] = self.token_types[:, -self.fresh :]
-        if self.copies > 1 or self.rows is not None:
-            inputs = {name: self._to_read(value) for name, value in inputs.items()}
+        if self.rows is not None:
+            inputs = {name: _rows_of(value, self.rows, len(self.ids)) for name, value in inputs.items()}
+        inputs = {**self.fixed, **inputs}
+        if self.copies > 1:
+            inputs = {name: _first_of(value, self.copies) for name, value in inputs.items()}
         if self.cache is not None:
             inputs["past_key_values"] = self.cache
-        output = self.model(**inputs, use_cache=self.use_cache, return_dict=True)
-        if self.use_cache:
-            self.cache = output.past_key_values
-        return output
+        return inputs
 
     def append(self, tokens: Tensor) -> None:
-        """Add the next token of every row, (B,)."""
-        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        """Add the next token of every row, (B,), or several, (B, n), all but the last of which have been read."""
+        tokens = tokens[:, None] if tokens.dim() == 1 else tokens
+        count = tokens.shape[1]
+        self.ids = torch.cat([self.ids, tokens], dim=1)
         if self.mask is not None:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), count)], dim=1)
         if self.positions is not None:
-            following = _newest(self.positions, 1) + 1
+            following = _newest(self.positions, 1) + count
             self.positions = following if self.use_cache else torch.cat([self.positions, following], dim=1)
         if self.token_types is not None:
             last = self.token_types[:, -1:]
             self.token_types = last if self.use_cache else torch.cat([self.token_types, last], dim=1)
         self.fresh = 1 if self.use_cache else self.ids.shape[1]
-
-    def _to_read(self, value: Any) -> Any:
-        """Of an input with a row for each row of the ids, those that the model has to read."""
-        if not isinstance(value, Tensor) or not value.dim():
-            return value
-        if self.rows is None:
-            return value[:: self.copies]
-        return value.index_select(0, self.rows) if len(value) == len(self.ids) else value
 
     def logits(self, output: Any) -> Tensor:
         """The scores of the next token, (B, V); zeros for rows that are read no more."""
@@ -153,12 +169,26 @@ class Feed:
 
     def shed(self, finished: Tensor) -> None:
         """Let the model read the rows that are finished, (B,), no more, where that may be."""
-        count = len(finished) - int(finished.sum())
-        if not self.sheds or count in (0, len(finished) if self.rows is None else len(self.rows)):
+        read = len(finished) if self.rows is None else len(self.rows)
+        if not self.sheds or len(finished) - int(finished.sum()) in (0, read):
             return
         living = (~finished).nonzero().squeeze(1)
-        self.cache.batch_select_indices(living if self.rows is None else torch.searchsorted(self.rows, living))
+        kept = living if self.rows is None else torch.searchsorted(self.rows, living)
+        self.fixed = {name: _rows_of(value, kept, read) for name, value in self.fixed.items()}
+        self.cache.batch_select_indices(kept)
         self.rows = living
+
+
+def _rows_of(value: Any, rows: Tensor, count: int) -> Any:
+    """The given rows of an input that has `count` of them; any other as it is."""
+    if not isinstance(value, Tensor) or not value.dim() or len(value) != count:
+        return value
+    return value.index_select(0, rows)
+
+
+def _first_of(value: Any, copies: int) -> Any:
+    """The first of every `copies` rows of an input."""
+    return value[::copies] if isinstance(value, Tensor) and value.dim() else value
 
 
 _ONCE = ("past_key_values", "encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions")
@@ -230,18 +260,20 @@ def search(
     finished = torch.zeros(len(feed.ids), dtype=torch.bool, device=feed.ids.device)
     count = 0
     while count < len(finished):
-        output = feed.step()
-        logits = feed.logits(output)
-        scores = processors(feed.ids, logits)
-        record.add(output, logits, scores)
-        del output
-        tokens = choose(scores)
+        tokens = feed.ahead()
+        if tokens is None:
+            output = feed.step()
+            logits = feed.logits(output)
+            scores = processors(feed.ids, logits)
+            record.add(output, logits, scores)
+            del output
+            tokens = choose(scores)[:, None]
         if count and pad is not None:
-            tokens = tokens.masked_fill(finished, pad)
+            tokens = tokens.masked_fill(finished[:, None], pad)
         feed.append(tokens)
         done = criteria(feed.ids, record.scores)
         finished = finished | done if count else done
         count = sum(finished.tolist())
         if count and pad is not None:
             feed.shed(finished)
-        yield tokens
+        yield from tokens.unbind(1)

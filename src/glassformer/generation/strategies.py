@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from glassformer.generation.dola import Dola
 from glassformer.generation.drafting import Drafter
 from glassformer.generation.finish import Finish
 from glassformer.generation.groups import check_groups, group_beam_search
+from glassformer.generation.processors import ForcedBOSTokenLogitsProcessor, ForcedEOSTokenLogitsProcessor
 from glassformer.generation.search import Feed, Processors, Record, drawn, greedy, search
 from glassformer.generation.seeds import Generators, Noise, draw_several_with, draw_with, uniform_with
-from glassformer.generation.stopping import StoppingCriteriaList
+from glassformer.generation.stopping import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
 BEAM_MODES = (
     *(GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE),
@@ -91,6 +93,23 @@ def steps(
     if mode is GenerationMode.CONSTRAINED_BEAM_SEARCH:
         beams = ConstrainedBeams(rules, first, Trellis(), build_constraints(settings), now.ends)
     return beam_search(feed, beams, processors, criteria, fill, returned, record)
+
+
+def bursts(
+    model: Any, now: Situation, processors: list[Any], criteria: StoppingCriteriaList
+) -> Callable[[dict[str, Any], int], Tensor | None] | None:
+    """Several greedy steps of a model at once, as in `Feed`; None where more than the scores and ends decides.
+
+    What is forced is the first token, which is no burst's, or the last, before which bursts end.
+    """
+    burst = getattr(model, "burst", None)
+    kinds = {type(processor) for processor in processors}
+    if burst is None or kinds - {ForcedBOSTokenLogitsProcessor, ForcedEOSTokenLogitsProcessor}:
+        return None
+    if any(type(criterion) not in (EosTokenCriteria, MaxLengthCriteria) for criterion in criteria):
+        return None
+    longest = now.max_length - (ForcedEOSTokenLogitsProcessor in kinds)
+    return lambda inputs, length: burst(model, inputs, longest - length, now.ends)
 
 
 def _fill(settings: GenerationConfig, now: Situation) -> int:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 4
+VERSION = 5
 FORMATS = {
     name: code
     for code, name in enumerate(("f32", "f32_t", "f32_panel", "bf16_panel", "q8_panel", "q4_panel", "bf16", "bf16_t"))
@@ -20,7 +20,9 @@ ACTIVATIONS = {
 }
 KINDS = {
     name: code
-    for code, name in enumerate(("embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add"))
+    for code, name in enumerate(
+        ("embed", "layer_norm", "rms_norm", "linear", "rotary", "store", "attention", "add", "scale", "choose")
+    )
 }
 
 
@@ -53,7 +55,20 @@ class Call(Structure):
         *((name, c_void_p) for name in ("starts", "ids", "type_ids", "position_ids", "places", "first_key", "keys")),
         *((name, c_void_p) for name in ("memory_first", "memory_keys", "cache", "memory")),
         *((name, c_void_p) for name in ("rows", "memory_rows", "prefix", "prefix_rows")),
-        ("prefix_keys", c_int64),
+        *((name, c_int64) for name in ("prefix_keys", "turned")),
+        ("chosen", c_void_p),
+    ]
+
+
+class Burst(Structure):
+    """`gf_burst_call` of program.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("steps", "milliseconds")),
+        *((name, c_void_p) for name in ("ids", "chosen", "moving")),
+        ("moved", c_int64),
+        ("ends", c_void_p),
+        ("end_count", c_int64),
     ]
 
 
@@ -70,6 +85,8 @@ def _found() -> tuple[Any, str]:
     if library.gf_version() != VERSION:
         return None, f"{files[0].name} is of another version: install the package again"
     library.gf_run.argtypes = [c_void_p, c_int64, c_void_p, c_int]
+    library.gf_burst.argtypes = [c_void_p, c_int64, c_void_p, c_void_p, c_int]
+    library.gf_burst.restype = c_int64
     library.gf_packed_bytes.argtypes = [c_int, c_int64, c_int64]
     library.gf_packed_bytes.restype = c_int64
     library.gf_pack.argtypes = [c_int, c_int64, c_int64, c_void_p, c_int, c_int64, c_int64, c_void_p, c_int]

@@ -15,7 +15,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define GF_VERSION 4
+#define GF_VERSION 5
 
 // How a matrix of `outputs` rows and `inputs` columns lies in memory.
 enum gf_format {
@@ -46,7 +46,10 @@ enum gf_kind {
                        // A query's own key is at its token's place (without `places`, queries are the last of the
                        // keys): where causal, it sees those up to it. Without a cache (layer -1) the keys of a text
                        // are its own rows, counted from its first token: of `gate`, and the values of `weight`
-    GF_ADD = 7         // out[n] += x[n]
+    GF_ADD = 7,        // out[n] += x[n]
+    GF_SCALE = 8,      // out[n] = x[n] * scale, to the nearest bf16 where the format is GF_BF16
+    GF_CHOOSE = 9      // chosen[n] = the first place of the largest of x[n], in bf16 where the format says so; of NaN, if
+                       // there is one
 };
 
 // One operation. What it does not use is zero.
@@ -56,7 +59,7 @@ typedef struct gf_op {
                          // each thread has the same rows in all of them
     int32_t activation;  // LINEAR
     int32_t accumulate;  // LINEAR: whether it adds to what is there
-    int32_t format;      // LINEAR: gf_format of `weight`; EMBED: GF_F32, GF_BF16, or a format of panels
+    int32_t format;      // LINEAR: gf_format of `weight`; EMBED: GF_F32, GF_BF16, or a format of panels; SCALE, CHOOSE
     int32_t heads, kv_heads, head_dim, causal, layer; // ATTENTION, ROTARY, STORE; `layer` is the cache's,
                          // or -1 where keys and values are the call's own (see `gate`)
     int32_t value;       // STORE: 0 keys, 1 values
@@ -72,7 +75,7 @@ typedef struct gf_op {
     const float* gate;   // LINEAR; ATTENTION without a cache (keys)
     const float* types;  // EMBED: rows without a gap, or null
     const float* positions; // EMBED: alike
-    const float* cos;    // ROTARY: (N, rotary dim), rows of the call
+    const float* cos;    // ROTARY: rows of `rotary` numbers, the call's from `turned` on
     const float* sin;
     int64_t rotary;      // ROTARY: how many dimensions of a head turn
     const float* relative; // ATTENTION: (heads, 2 * relative_span - 1), what distance key - query adds; or null
@@ -106,10 +109,27 @@ typedef struct gf_call {
     const gf_kv* prefix;       // a layer: keys and values before those of the cache, which texts may share; or null
     const int64_t* prefix_rows; // (B): which row of them a text begins with
     int64_t prefix_keys;       // how many there are, in every row: the cache begins with the place after the last
+    int64_t turned;            // ROTARY: rows of cos and sin before the call's
+    int64_t* chosen;           // (N): CHOOSE
 } gf_call;
+
+// Steps of one token a text, each of which reads what the one before it chose.
+typedef struct gf_burst_call {
+    int64_t steps;             // at most
+    int64_t milliseconds;      // after so many no other begins
+    int64_t* ids;              // (B): the call's own, which the steps write
+    int64_t* chosen;           // (steps, B)
+    int64_t* moving;           // the numbers of the call that grow by one from step to step
+    int64_t moved;             // how many there are
+    const int64_t* ends;       // tokens after which no other step begins
+    int64_t end_count;
+} gf_burst_call;
 
 // Run a program on `threads` threads; 0, or -1 where an operation is not known.
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads);
+
+// Run a program that ends with a choice once for each step; how many have run, or -1 where an operation is not known.
+int64_t gf_burst(const gf_op* ops, int64_t count, gf_call* call, const gf_burst_call* burst, int threads);
 
 // Bytes of a matrix in a format, and packing it from fp32 or bf16 rows (source: 0 fp32, 1 bf16) of strides (row, column).
 int64_t gf_packed_bytes(int format, int64_t outputs, int64_t inputs);

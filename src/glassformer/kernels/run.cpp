@@ -218,10 +218,27 @@ extern "C" {
 
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
     for (int64_t i = 0; i < count; i++)
-        if (ops[i].kind < GF_EMBED || ops[i].kind > GF_ADD) return -1;
+        if (ops[i].kind < GF_EMBED || ops[i].kind > GF_CHOOSE) return -1;
     if (count == 0) return 0;
     const Program program{ops, count, call, &kernels_in_use()};
     on_team(threads, count, walk, &program);
+    return 0;
+}
+
+int64_t gf_burst(const gf_op* ops, int64_t count, gf_call* call, const gf_burst_call* burst, int threads) {
+    const auto last = Clock::now() + std::chrono::milliseconds(burst->milliseconds);
+    const int64_t texts = call->texts, *const ends = burst->ends;
+    for (int64_t step = 0; step < burst->steps; step++) {
+        int64_t* chosen = call->chosen = burst->chosen + step * texts;
+        call->turned = step * texts;
+        if (gf_run(ops, count, call, threads)) return -1;
+        const bool ended = std::any_of(chosen, chosen + texts, [&](int64_t token) {
+            return std::find(ends, ends + burst->end_count, token) != ends + burst->end_count;
+        });
+        if (ended || step + 1 == burst->steps || Clock::now() >= last) return step + 1;
+        std::copy(chosen, chosen + texts, burst->ids);
+        for (int64_t i = 0; i < burst->moved; i++) burst->moving[i]++;
+    }
     return 0;
 }
 
