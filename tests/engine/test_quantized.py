@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import glassformer as gf
 from generation.tiny import ALL, DECODERS, ENCODER_DECODERS, ours, ragged
+from glassformer.checkpoints.weights import open_tensors
 from glassformer.engine.pack import panels
 from glassformer.engine.quantize import Scheme, packed, quantize
 from glassformer.kernels import native
@@ -288,8 +289,13 @@ def test_a_folder_comes_back(name: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_packed_weights_are_read_where_they_are_held(tmp_path: Path) -> None:
-    """Lines of the processor's cache begin with them, and the kernels have no second copy."""
-    gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization="int8").save_pretrained(tmp_path)
+    """Lines of the processor's cache begin with them, in the file already, and the kernels have no second copy."""
+    gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization="int8").save_pretrained(tmp_path, max_shard_size="100KB")
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) > 2
+    mapped = [weight for file in files for weight in open_tensors(file).values() if weight.dtype == torch.uint8]
+    assert len(mapped) == 25
+    assert all(weight.data_ptr() % 64 == 0 for weight in mapped)
     model = gf.AutoModelForCausalLM.from_pretrained(tmp_path)
     held = {weight.data_ptr() for weight in model.parameters() if weight.dtype == torch.uint8}
     assert all(address % 64 == 0 for address in held)
@@ -298,6 +304,16 @@ def test_packed_weights_are_read_where_they_are_held(tmp_path: Path) -> None:
     read = {operation.matrix.tensor.data_ptr() for operation in operations if operation.matrix is not None}
     assert len(read) == 25
     assert read <= held
+
+
+def test_packed_weights_that_another_program_wrote_are_aligned(tmp_path: Path) -> None:
+    """A file whose packed weights begin anywhere is read like any other, and its weights still begin with lines."""
+    gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization="int8").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    for name in ("", "of eight", "of sixteen letters"):  # headers of other lengths
+        save_file(load_file(path), path, metadata={"format": "pt", "name": name})
+        model = gf.AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert all(weight.data_ptr() % 64 == 0 for weight in model.parameters() if weight.dtype == torch.uint8)
 
 
 def test_a_folder_says_what_it_is(tmp_path: Path) -> None:

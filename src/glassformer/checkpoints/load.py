@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from .names import Row, Stored, match
-from .weights import Weights
+from .weights import LINE, Weights
 
 BACKBONE = "transformer."  # where a head keeps its backbone
 
@@ -143,7 +143,7 @@ def load(
 
 def _aligned(packed: Tensor) -> Tensor:
     """Packed bytes that begin where a line of the processor's cache does: a step reads them up to 1.3 times as fast."""
-    return packed if packed.data_ptr() % 64 == 0 else packed.clone()
+    return packed if packed.data_ptr() % LINE == 0 else packed.clone()
 
 
 def refuse_mismatched(info: LoadingInfo, source: str) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassformer.checkpoints.hub import read_json
-from glassformer.checkpoints.weights import INDEX, POINTER, SAFETENSORS, with_variant
+from glassformer.checkpoints.weights import INDEX, LINE, POINTER, SAFETENSORS, with_variant
 from glassformer.errors import BrokenFileError, InputError, MissingFileError, WeightsError
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _split(
 
 
 def _write_shard(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -174,8 +175,26 @@ def _write_shard(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
         if f"os error {errno.ENOSPC}" in str(error):  # the library wraps what the system said
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise WeightsError(f"{path.name} cannot be written: {' '.join(str(error).split())}") from error
+    if any(tensor.dtype == torch.uint8 for tensor in tensors.values()):
+        _align(path)
     path.chmod(path.parent.stat().st_mode & 0o666)  # the library writes for the owner alone; the folder has the umask
     _sync(path)
+
+
+def _align(path: Path) -> None:
+    """Write a file anew, its header filled up so that packed tensors begin where a line of the processor's cache does.
+
+    Loading then maps them as they are. Their sizes are multiples of such a line, and the library writes them last.
+    """
+    aligned = path.with_name(".aligned")
+    with open(path, "rb") as file, open(aligned, "wb") as new:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        places = [entry["data_offsets"][0] for entry in json.loads(header).values() if entry.get("dtype") == "U8"]
+        fill = -(8 + length + min(places)) % LINE
+        new.write((length + fill).to_bytes(8, "little") + header + b" " * fill)
+        shutil.copyfileobj(file, new)
+    os.replace(aligned, path)
 
 
 def _commit(folder: Path, stage: Path, single: str | None, variant: str | None) -> str | None:

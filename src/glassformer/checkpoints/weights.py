@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 POINTER = "transformers_weights"  # the key of config.json that names the weights to read
+LINE = 64  # bytes of a line of the processor's cache
 
 _DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checkpoints.weights import LINE
 from ..kernels import native
 from .lower import ROWS, Unknown
 from .program import Matrix
 
-LINE, HUGE_PAGE = 64, 2 << 20  # bytes
+HUGE_PAGE = 2 << 20  # bytes
 
 
 def packed(name: str, weight: Tensor) -> Matrix:
