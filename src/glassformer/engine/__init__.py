@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..structure.readout import Linear
+from ..structure.stack import Stack
+from .burst import Burst
+from .readouts import ReadoutExecutor
+from .stacks import StackExecutor
+
 
 def attach(model: Any) -> None:
     """Give the stacks and readouts of a model executors, which use native code where it gives the same answer."""
-    from ..structure.readout import Linear
-    from ..structure.stack import Stack
-    from .burst import Burst
-    from .readouts import ReadoutExecutor
-    from .stacks import StackExecutor
-
     for module in model.modules():
         if isinstance(module, Stack):
             module.executor = StackExecutor()
