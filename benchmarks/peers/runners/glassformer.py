@@ -10,6 +10,7 @@ import inputs
 import torch
 
 import glassformer
+from glassformer import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from .pytorch import Runner
 
@@ -24,11 +25,11 @@ ASKED: dict[str, dict[str, Any]] = {
 
 def opened(folder: Path, path: Path, precision: str) -> Any:
     """The model of a checkpoint in any precision."""
-    config, kind = inputs.config(folder), glassformer.AutoModelForCausalLM
+    config, kind = inputs.config(folder), AutoModelForCausalLM
     if config["architectures"] == ["BertModel"]:
-        kind = glassformer.AutoModel
+        kind = AutoModel
     elif config.get("is_encoder_decoder"):
-        kind = glassformer.AutoModelForSeq2SeqLM
+        kind = AutoModelForSeq2SeqLM
     return kind.from_pretrained(path, **ASKED[precision])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import convert
 import inputs
+import models
 import torch
 import transformers
 
@@ -14,13 +15,14 @@ from .pytorch import Runner
 
 VERSION = f"{transformers.__version__}, torch {torch.__version__}"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+KINDS = {shape.classes[1]: getattr(transformers, shape.classes[1]) for shape in models.SHAPES.values()}
 
 
 def opened(folder: Path, path: Path, precision: str) -> Any:
     """The model of a checkpoint in fp32 or bf16."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    kind = getattr(transformers, inputs.config(folder)["architectures"][0])
+    kind = KINDS[inputs.config(folder)["architectures"][0]]
     return kind.from_pretrained(path, dtype=DTYPES[precision])
 
 
