@@ -431,7 +431,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         info = load(self, weights, naming, dtype, self.base_model.spec.keep_fp32)
         if not ignore_mismatched_sizes:
             refuse_mismatched(info, source)
-        modules, places = dict(self.named_modules()), places_of(self)
+        modules, places = (dict(self.named_modules()), places_of(self)) if info.fresh else ({}, {})
         for name in info.fresh:
             path, _, leaf = name.rpartition(".")
             if getattr(modules[path], leaf).dtype == torch.uint8:

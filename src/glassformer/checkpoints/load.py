@@ -80,14 +80,14 @@ class Naming:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """The parameters and saved buffers of a model by name; what is tied appears once."""
-    saved = model.state_dict(keep_vars=True)
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
-    return {**dict(model.named_parameters()), **buffers}
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    saved = model.state_dict(keep_vars=True) if buffers else {}
+    return {**parameters, **{name: buffer for name, buffer in buffers.items() if name in saved}}
 
 
 def _older(name: str) -> str:
     """The name that the first BERT checkpoints have for the scale and shift of a norm."""
-    return re.sub(r"(LayerNorm)\.weight$", r"\1.gamma", re.sub(r"(LayerNorm)\.bias$", r"\1.beta", name))
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
 
 def load(
@@ -109,15 +109,15 @@ def load(
     info = LoadingInfo()
     used = {naming.head} if hasattr(model, "lm_head") else set()
     modules, places = dict(model.named_modules()), places_of(model)
-    parameters = {name for name, _ in model.named_parameters()}
-    packed = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.uint8}
+    parameters = dict(model.named_parameters())
+    packed = {name for name, parameter in parameters.items() if parameter.dtype == torch.uint8}
     shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)
     dtype_of = weights.dtype if isinstance(weights, Weights) else lambda name: weights[name].dtype
     for entry in naming.stored(model):
         names = [name for known in (entry.theirs, *entry.also) for name in (known, _older(known)) if name in weights]
         used.update(names)
         if not names:
-            if entry.ours.keys() & parameters:
+            if entry.ours.keys() & parameters.keys():
                 info.missing_keys.add(entry.theirs)
             info.fresh.update(entry.ours)
         elif (shape := shape_of(names[0])) != entry.shape:
