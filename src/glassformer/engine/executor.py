@@ -57,10 +57,11 @@ class Watched:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = weakref.ref(root)
-        modules = list(root.modules())
+        named = dict(root.named_modules())
+        modules = named.values()
         self.hooks = [getattr(module, name) for module in modules for name in _HOOKS]
         # Weak, as the module holds this: nothing may keep a model's memory when the model is gone.
-        self.parts = [(path, weakref.ref(part)) for path, part in root.named_modules() if isinstance(part, Announcing)]
+        self.parts = [(path, weakref.ref(part)) for path, part in named.items() if isinstance(part, Announcing)]
         self.weights = list(root.parameters())
         self.trained = [weight for weight in self.weights if weight.requires_grad]
         self._held = [held for module in modules for held in (module._modules, module._parameters) if held]
@@ -154,7 +155,7 @@ class Executor(ABC):
         if self.watched is not None and self.watched.same(module):
             return self.reason is None
         self.watched, self.reason = Watched(module), None
-        devices = {weight.device.type for weight in module.parameters()}
+        devices = {weight.device.type for weight in self.watched.weights}
         if devices != {"cpu"}:
             self.reason = f"its weights are on {', '.join(sorted(devices))}"
             return False

@@ -208,8 +208,9 @@ def begin(
         call = (settings, called, now, feed, inputs, given, prefix_allowed_tokens_fn)
         drafter = build_drafter(assistant_model, *call, chance)
     search = steps(mode, settings, now, feed, processors, criteria, finish, chance, record, drafter)
-    models = [model] if assistant_model is None else [model, assistant_model]
-    alone = not own and all(_ours(each) and not looked_at(each) for each in models)
+    alone = not own and unseen and _ours(model)
+    if assistant_model is not None:
+        alone = alone and _ours(assistant_model) and not looked_at(assistant_model)
     if alone and plain and mode is GenerationMode.GREEDY_SEARCH:
         feed.burst = bursts(model, now, processors, criteria)
     return Run(mode, settings, feed, processors, record, finish, search, alone)
