@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import multiprocessing
 import os
@@ -30,7 +29,6 @@ def serve(pipe: Connection, program: str, threads: int) -> None:
             begin = time.perf_counter()
             if method == "import":
                 module, result = importlib.import_module(f"runners.{program}"), None
-                gc.collect()  # else whoever makes the next objects waits until all that was imported is searched
             elif method == "load":
                 assert module is not None
                 runner, result = module.load(*arguments, threads), None
