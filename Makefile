@@ -10,7 +10,7 @@ demo: $(VENV)/.run  ## the three structures on real input, with the models that 
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev  ## all tests, the slow ones too
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.dev  ## style, types and the rules of the house
 	$(PY) -m ruff check

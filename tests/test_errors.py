@@ -139,6 +139,10 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: gf.GPT2ForSequenceClassification(gpt2())(IDS.repeat(2, 1)),
         *(ValueError, ["pad_token_id"]),
     ),
+    "an answer of three labels": (
+        lambda: gf.AutoModelForQuestionAnswering.from_pretrained("glassformer/tiny-bert", num_labels=3)(IDS),
+        *(ValueError, ["num_labels", "3", "2"]),
+    ),
     "a decoder without input": (
         lambda: gf.AutoModelForSeq2SeqLM.from_pretrained("glassformer/tiny-t5")(IDS),
         *(ValueError, ["decoder_input_ids", "labels", "generate"]),

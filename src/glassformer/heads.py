@@ -363,7 +363,12 @@ class QuestionAnswering(Head):
         """Scores (B, T) for the start and for the end, and with both positions (B,) the mean of their losses.
 
         A position beyond the text is left out of the loss. Padding competes with the text, so that it is computed.
+
+        Raises:
+            ConfigError: if the configuration has another number of labels than two.
         """
+        if (labels := self.span.linear.out_features) != 2:
+            raise ConfigError(f"An answer has a start and an end, but num_labels is {labels}: load with num_labels=2.")
         out = self.read(**self.in_full(inputs))
         start, end = (scores.squeeze(-1).contiguous() for scores in self.span(out.last_hidden_state).split(1, dim=-1))
         start, end = self.announce("start_logits", start), self.announce("end_logits", end)

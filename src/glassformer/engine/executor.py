@@ -40,12 +40,12 @@ def undisturbed() -> Iterator[None]:
 
     Looking whether every weight and part of a model still is what it was takes as long as a small model's step.
     """
-    before = getattr(_here, "spell", None)
-    _here.spell = object()
+    before = getattr(_here, "stretch", None)
+    _here.stretch = object()
     try:
         yield
     finally:
-        _here.spell = before
+        _here.stretch = before
 
 
 class Watched:
@@ -114,7 +114,7 @@ class Executor(ABC):
     def __init__(self) -> None:
         self.reason: str | None = None
         self.watched: Watched | None = None
-        self.spell: object = None  # the undisturbed one in which it was found that calls run natively
+        self.stretch: object = None  # the undisturbed one in which it was found that calls run natively
         self.lock = threading.RLock()  # the buffers are one call's at a time
         self.busy = False
 
@@ -144,11 +144,11 @@ class Executor(ABC):
     @property
     def known(self) -> bool:
         """Whether a call just before ran natively, and nobody can have changed the module since."""
-        return self.spell is not None and self.spell is getattr(_here, "spell", None)
+        return self.stretch is not None and self.stretch is getattr(_here, "stretch", None)
 
     def _know(self) -> None:
         """Remember that a call runs natively."""
-        self.spell = getattr(_here, "spell", None)
+        self.stretch = getattr(_here, "stretch", None)
 
     def _ready(self, module: nn.Module) -> bool:
         """Make what is needed, where it has not been made or the module has changed since."""
