@@ -218,8 +218,10 @@ def begin(
 
 def _ours(model: Any) -> bool:
     """Whether all parts of a model are this library's or torch's, so that no other code runs in a call."""
-    written = (origin for part in model.modules() for origin in (type(part), part.forward))
-    return all(origin.__module__.partition(".")[0] in ("glassformer", "torch") for origin in written)
+    parts = list(model.modules())
+    written = (origin for kind in set(map(type, parts)) for origin in (kind, kind.forward))
+    ours = all(origin.__module__.partition(".")[0] in ("glassformer", "torch") for origin in written)
+    return ours and not any("forward" in vars(part) for part in parts)
 
 
 def _record(settings: GenerationConfig, decoder: str) -> Record:

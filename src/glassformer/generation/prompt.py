@@ -13,6 +13,7 @@ from glassformer.cache import as_cache
 from glassformer.errors import GenerationError
 from glassformer.generation.config import GenerationConfig, token_list
 from glassformer.generation.search import Feed
+from glassformer.structure.places import Announcing
 
 
 def prepare(
@@ -284,7 +285,7 @@ def repeated(feed: Feed, times: int, encoder: bool) -> Feed:
 def looked_at(model: Any) -> bool:
     """Whether somebody looks inside, with a trace, an intervention or a hook, where all rows are expected."""
     return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks) or any(
-        getattr(part, "listener", None) is not None or part._forward_hooks or part._forward_pre_hooks
+        (isinstance(part, Announcing) and part.listener is not None) or part._forward_hooks or part._forward_pre_hooks
         for part in model.modules()
     )
 
