@@ -219,7 +219,8 @@ def begin(
 def _ours(model: Any) -> bool:
     """Whether all parts of a model are this library's or torch's, so that no other code runs in a call."""
     parts = list(model.modules())
-    written = (origin for kind in set(map(type, parts)) for origin in (kind, kind.forward))
+    kinds: set[Any] = set(map(type, parts))
+    written = (origin for kind in kinds for origin in (kind, kind.forward))
     ours = all(origin.__module__.partition(".")[0] in ("glassformer", "torch") for origin in written)
     return ours and not any("forward" in vars(part) for part in parts)
 
