@@ -123,7 +123,7 @@ def assert_same_chat(pair, *args, **kwargs):
         {"sanitize_control_tokens": True},
         {"tokenizer_kwargs": {"return_offsets_mapping": True}},
     ],
-    ids=str,
+    ids=lambda options: ", ".join(options) or "as it is",
 )
 def test_chats(pair, options):
     assert_same_chat(pair, CHAT, **options)
