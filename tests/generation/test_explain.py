@@ -50,7 +50,8 @@ def test_the_tokens_and_numbers_are_generates(name: str, call: str) -> None:
             last = choice.stages[-1].scores if choice.stages else choice.logits
             torch.testing.assert_close(last, out.scores[step][row])
             probabilities = out.scores[step][row].softmax(-1)
-            assert choice.probability == pytest.approx(float(probabilities[choice.token_id]))
+            # A row that is read alone, as others have ended, adds up its products in another order.
+            assert choice.probability == pytest.approx(float(probabilities[choice.token_id]), rel=1e-5)
             assert choice.possible == int((probabilities > 0).sum())
             if choice.how == "greedy":
                 assert choice.rank == 1
