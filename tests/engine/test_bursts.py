@@ -125,6 +125,27 @@ def test_a_text_goes_on(bursts: list[int]) -> None:
     assert sum(made > 1 for made in bursts) >= 3
 
 
+def test_a_cache_of_ones_own_holds_padding(bursts: list[int]) -> None:
+    """Where rows that are finished stay in the batch, for the sake of a cache that was given, they read padding."""
+    model = model_of("LlamaForCausalLM")
+
+    def write() -> tuple[Tensor, Any]:
+        cache = model(TEXTS[:, :-1], use_cache=True).past_key_values
+        settings = {"attention_mask": torch.ones_like(TEXTS), "do_sample": False, "max_new_tokens": 20}
+        return model.generate(TEXTS, past_key_values=cache, eos_token_id=ends, pad_token_id=0, **settings), cache
+
+    ends = 60
+    usual = write()[0][:, 8:]
+    ends = next(token for token in usual[0].tolist() if token not in usual[1])  # of which the first row ends, early
+    fast, held = write()
+    assert any(bursts)
+    model.burst = None
+    slow, expected = write()
+    assert torch.equal(fast, slow)
+    for mine, plain in zip(held.layers, expected.layers, strict=True):
+        torch.testing.assert_close(mine.keys, plain.keys, rtol=1e-5, atol=1e-5)
+
+
 def hooked(model: Any) -> dict[str, Any]:
     model.lm_head.register_forward_hook(lambda module, inputs, output: None)
     return {}

@@ -93,12 +93,14 @@ class Feed:
             output, self.copies = type(output)(**{**output, **copied}), 1
         return output
 
-    def ahead(self) -> Tensor | None:
+    def ahead(self, finished: Tensor) -> Tensor | None:
         """The likeliest next tokens of all rows, (B, n), where several steps are made at once; of finished rows zeros.
 
-        The model has not read the last of them yet.
+        The model has not read the last of them yet. Rows that are finished, (B,), and still read, go on with padding.
         """
         if self.burst is None or self.fresh != 1 or self.embeds is not None or self.cache is None:
+            return None
+        if self.rows is None and bool(finished.any()):
             return None
         tokens = self.burst(self.arguments(), self.ids.shape[1])
         if tokens is None or self.rows is None:
@@ -260,7 +262,7 @@ def search(
     finished = torch.zeros(len(feed.ids), dtype=torch.bool, device=feed.ids.device)
     count = 0
     while count < len(finished):
-        tokens = feed.ahead()
+        tokens = feed.ahead(finished)
         if tokens is None:
             output = feed.step()
             logits = feed.logits(output)
