@@ -12,6 +12,7 @@ from torch import Tensor
 
 from generation.tiny import ALL, ENCODER_DECODERS, ours
 from glassformer.engine.burst import Burst
+from glassformer.errors import GlassformerError
 from glassformer.kernels import native
 
 pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native code: {native.reason()}")
@@ -93,7 +94,7 @@ def test_buffers_that_are_full(cache: str | None, bursts: list[int], monkeypatch
 def test_the_last_position(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the table of positions ends, steps one by one say what is wrong, as without bursts."""
     model = model_of("GPT2LMHeadModel")
-    with pytest.raises(Exception, match="64") as fast:
+    with pytest.raises(GlassformerError, match="64") as fast:
         written(model, TEXTS[:1], monkeypatch, max_new_tokens=80)
     assert bursts[-1] == 0
     monkeypatch.setattr(model, "burst", None)
@@ -101,8 +102,8 @@ def test_the_last_position(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -
         model.generate(TEXTS[:1], do_sample=False, max_new_tokens=80, eos_token_id=None)
 
 
-def test_an_interrupt_is_heard(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no time for a second step, every burst is one."""
+def test_time_ends_a_burst(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no time for a second step, every burst is one; so an interrupt is heard between two."""
     monkeypatch.setattr("glassformer.engine.run.MILLISECONDS", 0)
     fast, slow = written(model_of("LlamaForCausalLM"), TEXTS, monkeypatch, max_new_tokens=6)
     assert torch.equal(fast, slow)

@@ -164,6 +164,30 @@ def test_other_weights_and_another_text(name: str, followed: list[bool], monkeyp
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_a_mask_that_is_gone_is_not_none(name: str, followed: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call without the mask over the encoder's states sees all of them, whatever the call before it hid."""
+    model = ours(name)
+    memory = model.get_encoder()(input_ids=TEXTS)
+
+    def scores() -> Tensor:
+        cache, found = None, []
+        for column, hides in ((0, True), (1, True), (2, False)):
+            mask = torch.ones_like(TEXTS)
+            mask[:, 4:] = 0
+            given = arguments(name, TEXTS[:, column : column + 1], None, memory) | {"past_key_values": cache}
+            out = model(**given, attention_mask=mask if hides else None, use_cache=True)
+            cache, found = out.past_key_values, [*found, out.logits]
+            del mask, given
+        return torch.cat(found, dim=1)
+
+    mine = scores()
+    assert followed[-1] is False
+    monkeypatch.setenv("GLASSFORMER_ENGINE", "off")
+    close(mine, scores())
+
+
+@torch.no_grad()
 def test_a_buffer_that_is_full(followed: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """A growing cache grows between two steps, and one of a fixed size says that it is full."""
     model = ours("LlamaForCausalLM")

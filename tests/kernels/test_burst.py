@@ -1,7 +1,5 @@
 """Steps that follow each other in native code: the same choices as one by one, and the ends at which they stop."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -84,9 +82,7 @@ def test_time():
     made, chosen = model.burst(ISAS[0], 1, 3, [], milliseconds=0)
     assert made == 1
     np.testing.assert_array_equal(chosen[0], expected[0])
-    start = time.perf_counter()
-    assert Model(1, 1).burst(ISAS[0], 1, 30, [], milliseconds=10_000)[0] == 30
-    assert time.perf_counter() - start < 10
+    assert Model(1, 1).burst(ISAS[0], 1, 30, [])[0] == 30
 
 
 @pytest.mark.parametrize("kind", [-1, len(native.KINDS)])

@@ -204,9 +204,15 @@ class Call:
         setattr(self.native, name, ctypes.addressof(table))
 
 
+_GONE = object()
+
+
 def weak(held: Any) -> Callable[[], Any]:
-    """A way to what is there as long as somebody else holds it, or to None."""
-    return (lambda: None) if held is None else weakref.ref(held)
+    """A way to what is there as long as somebody else holds it, afterwards to what is nothing else; of None to None."""
+    if held is None:
+        return lambda: None
+    found = weakref.ref(held)
+    return lambda: _GONE if (there := found()) is None else there
 
 
 class Bound:
