@@ -111,8 +111,8 @@ def test_both_ways_to_run(name: str, kind: str, monkeypatch: pytest.MonkeyPatch)
     assert 0 < error(mine.logits, exact.logits) < 0.1
     for key in (key for key in exact if key.endswith(("hidden_states", "attentions"))):
         for layer, (one, other) in enumerate(zip(mine[key], exact[key])):
-            first = 1e-5 if key.endswith("hidden_states") else 0.02
-            assert error(one, other) < (first if layer == 0 and key != "cross_attentions" else 0.1), (key, layer)
+            first = 1e-5 if key.endswith("hidden_states") else 0.03
+            assert error(one, other) < (first if layer == 0 and key != "cross_attentions" else 0.15), (key, layer)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -321,7 +321,7 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     model = gf.AutoModelForCausalLM.from_pretrained(GPT2, quantization="int4")
     model.save_pretrained(tmp_path)
     said = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
-    assert (said["quant_method"], said["bits"], said["group_size"], said["version"]) == ("glassformer", 4, 32, 1)
+    assert (said["quant_method"], said["bits"], said["group_size"], said["version"]) == ("glassformer", 4, 32, 2)
     assert set(said["wider"].values()) == {8}
     gf.GPT2LMHeadModel(gf.AutoConfig.from_pretrained(tmp_path)).save_pretrained(tmp_path / "anew")
     assert "quantization_config" not in json.loads((tmp_path / "anew" / "config.json").read_text())
@@ -339,7 +339,7 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "quantised by 'bitsandbytes', which is not read here"),
         ({"quant_method": "gptq"}, "quantised by 'gptq'"),
         ("gptq", "quantised by 'gptq'"),
-        ({"version": 2}, "install the version that wrote it"),
+        ({"version": 1}, "install the version that wrote it"),
         ({"bits": 3}, "install the version that wrote it"),
         ({"bits": [8]}, "install the version that wrote it"),
         ({"group_size": 128}, "install the version that wrote it"),

@@ -22,7 +22,7 @@ from ..structure.embedding import Table
 from ..structure.quantized import QuantizedLinear, QuantizedTable, packed_shape
 from .pack import panels
 
-METHOD, VERSION, GROUP = "glassformer", 1, 32
+METHOD, VERSION, GROUP = "glassformer", 2, 32
 KEY = "quantization_config"
 BITS = {"int8": 8, "int4": 4}
 # What loses most by 4 bits for what it weighs, as measured in docs/quantization.md: what tokens are read and scored

@@ -31,7 +31,7 @@ static inline float element(int format, const uint8_t* panel, int64_t lane, int6
         default: {
             panel += pair * 576;
             const uint8_t both = panel[second * 256 + k / 8 * 64 + lane * 4 + k % 4];
-            return (CODES[k / 4 % 2 ? both >> 4 : both & 15] - 128) *
+            return (CODES[k / 4 % 2 ? both >> 4 : both & 15] - CODES_CENTRE) *
                    of_bf16(panel + 512 + (second * 16 + lane) * 2);
         }
     }

@@ -21,7 +21,7 @@ from .embedding import Table
 
 PAIR = {8: 1088, 4: 576}  # bytes of a pair of groups, by bits
 # Fitted to normal weights: denser around zero (kernels/codes.h).
-CODES = torch.tensor([-127, -99, -79, -63, -48, -36, -24, -12, 0, 11, 23, 36, 50, 67, 88, 119], dtype=torch.float32)
+CODES = torch.tensor([-32, -25, -20, -16, -12, -9, -6, -3, 0, 3, 6, 9, 13, 17, 22, 30], dtype=torch.float32)
 _SCALES = 64  # the last bytes of a pair
 
 
