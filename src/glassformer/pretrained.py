@@ -28,6 +28,7 @@ from .checkpoints.load import (
     put,
     refuse_mismatched,
     tensors_of,
+    uncollected,
 )
 from .checkpoints.options import attention, device_of, own_dtype, torch_dtype
 from .checkpoints.save import save_weights
@@ -319,6 +320,7 @@ class PreTrainedModel(GlassBox, nn.Module):
         return model.to(wanted) if isinstance(wanted, torch.dtype) else model
 
     @classmethod
+    @uncollected()
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str] | None,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassformer.engine.threads import multi_threaded
 from glassformer.generation.processors import LogitsProcessor
 
 
@@ -57,9 +58,9 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
             assert self._mask is not None
             self._ids = newest if self._use_cache else torch.cat([self._ids, newest], dim=1)
             self._mask = torch.cat([self._mask, torch.ones_like(newest)], dim=1)
-        out = self.model(
-            input_ids=self._ids, attention_mask=self._mask, use_cache=self._use_cache, past_key_values=self._past
-        )
+        given = {"input_ids": self._ids, "attention_mask": self._mask, "past_key_values": self._past}
+        with multi_threaded():
+            out = self.model(**given, use_cache=self._use_cache)
         self._past = out.get("past_key_values")
         scores: Tensor = out.logits[:, -1]
         return scores

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from glassformer.engine.numbers import widened
+from glassformer.engine.threads import multi_threaded
 
 Choose = Callable[[Tensor], Tensor]  # from scores (B, V) to tokens (B,)
 Processors = Callable[[Tensor, Tensor], Tensor]  # from ids (B, T) and scores (B, V) to scores
@@ -102,14 +103,16 @@ class Feed:
             return None
         if self.rows is None and bool(finished.any()):
             return None
-        tokens = self.burst(self.arguments(), self.ids.shape[1])
+        with multi_threaded():
+            tokens = self.burst(self.arguments(), self.ids.shape[1])
         if tokens is None or self.rows is None:
             return tokens
         return tokens.new_zeros(len(self.ids), tokens.shape[1]).index_copy_(0, self.rows, tokens)
 
     def read(self) -> Any:
         """The model's output for what is fresh, of the rows that it has to read."""
-        output = self.model(**self.arguments(), use_cache=self.use_cache, return_dict=True)
+        with multi_threaded():
+            output = self.model(**self.arguments(), use_cache=self.use_cache, return_dict=True)
         self.embeds = None
         if self.use_cache:
             self.cache = output.past_key_values

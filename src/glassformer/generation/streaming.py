@@ -82,9 +82,10 @@ def stream(
 @torch.no_grad()
 def _steps(run: Run, writers: list[_Writer] | None) -> Iterator[StreamStep]:
     ended = [False] * len(run.feed.ids)
-    for tokens in run.steps:
+    for tokens in run:
         assert run.record.latest is not None
-        chosen = run.record.latest.softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
+        with run.choosing():
+            chosen = run.record.latest.softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
         reasons = list(run.finish.reasons)
         texts = None
         if writers is not None:
