@@ -1,4 +1,7 @@
-"""Several greedy steps in one native call choose the tokens that steps one by one do, and stop where those stop."""
+"""Several greedy steps in one native call choose the tokens that steps one by one do, and stop where those stop.
+
+Any other step is one native call, too, which gives the scores that the stack and the readout would give in two.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     run = Burst._call
 
-    def noted(self: Burst, *call: Any) -> Tensor | None:
-        tokens = run(self, *call)
-        made.append(0 if tokens is None else tokens.shape[1])
-        return tokens
+    def noted(self: Burst, head: Any, inputs: Any, *several: Any) -> Tensor | None:
+        found = run(self, head, inputs, *several)
+        if several:
+            made.append(0 if found is None else found.shape[1])
+        return found
 
     monkeypatch.setattr(Burst, "_call", noted)
     return made
@@ -58,13 +62,13 @@ def written(model: Any, ids: Tensor, monkeypatch: pytest.MonkeyPatch, **settings
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", BURSTING)
 def test_the_same_tokens(name: str, dtype: torch.dtype, bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a batch with padding; steps follow at once from the first call on that reads one token a row."""
+    """Of a batch with padding; steps follow at once from the prompt on."""
     mask = torch.ones_like(TEXTS)
     mask[1, :3] = 0
     fast, slow = written(model_of(name, dtype), TEXTS, monkeypatch, attention_mask=mask)
     assert torch.equal(fast, slow)
     forced = name == "BartForConditionalGeneration"  # the last token
-    assert bursts == ([23 - forced] + [0] * forced if name in ENCODER_DECODERS else [0, 22])
+    assert bursts == [23 - forced] + [0] * forced
 
 
 @pytest.mark.parametrize("name", BURSTING)
@@ -84,11 +88,11 @@ def test_rows_that_end(name: str, bursts: list[int], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("cache", [None, "static"])
 def test_buffers_that_are_full(cache: str | None, bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A burst stops where a buffer ends, which then grows in an ordinary step; one of a fixed size is large enough."""
+    """A burst stops where a buffer ends, which grows before the next one; one of a fixed size is large enough."""
     model = model_of("LlamaForCausalLM")
     fast, slow = written(model, TEXTS[:1].repeat(1, 7), monkeypatch, max_new_tokens=80, cache_implementation=cache)
     assert torch.equal(fast, slow)
-    assert bursts == ([0, 7, 0, 63, 0, 6] if cache is None else [0, 78])
+    assert bursts == ([8, 64, 7] if cache is None else [79])
 
 
 def test_the_last_position(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +111,7 @@ def test_time_ends_a_burst(bursts: list[int], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("glassformer.engine.run.MILLISECONDS", 0)
     fast, slow = written(model_of("LlamaForCausalLM"), TEXTS, monkeypatch, max_new_tokens=6)
     assert torch.equal(fast, slow)
-    assert bursts == [0, 1, 1, 1, 1]
+    assert bursts == [1, 1, 1, 1, 1]
 
 
 def test_a_text_goes_on(bursts: list[int]) -> None:
@@ -183,6 +187,35 @@ def test_steps_one_by_one(way: str, bursts: list[int]) -> None:
     assert not any(bursts)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", ["sampling", "beams", "a processor", "scores"])
+@pytest.mark.parametrize("name", ALL)
+def test_one_call_a_step(name: str, way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is no burst is one native call, and its scores are those of two, bit for bit."""
+    model = model_of(name, dtype) if name in BURSTING else copy.deepcopy(ours(name)).to(dtype)
+    settings = {"max_new_tokens": 9, "eos_token_id": None, "forced_eos_token_id": None, **WAYS[way](model)}
+    settings |= {"return_dict_in_generate": True, "output_logits": True}
+    settings.setdefault("do_sample", False)
+    run, calls = native.load().gf_run, []
+
+    def counted(operations: Any, count: int, *rest: Any) -> int:
+        calls.append(count)
+        return run(operations, count, *rest)
+
+    def write() -> Any:
+        calls.clear()
+        torch.manual_seed(4)
+        return model.generate(TEXTS, **settings)
+
+    monkeypatch.setattr(native.load(), "gf_run", counted)
+    lean, once = write(), len(calls)
+    model.burst = None
+    usual, twice = write(), len(calls)
+    assert torch.equal(lean.sequences, usual.sequences)
+    assert all(torch.equal(mine, plain) for mine, plain in zip(lean.logits, usual.logits, strict=True))
+    assert twice - once == (8 if name in BURSTING else 0)  # of nine steps, the first being the prompt's
+
+
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_quantised(bits: str, bursts: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """Matrices in panels are read alike."""
@@ -190,7 +223,7 @@ def test_quantised(bits: str, bursts: list[int], monkeypatch: pytest.MonkeyPatch
     model = type(ours("LlamaForCausalLM")).from_pretrained(tmp_path, quantization=bits)
     fast, slow = written(model, TEXTS, monkeypatch)
     assert torch.equal(fast, slow)
-    assert bursts == [0, 22]
+    assert bursts == [23]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 
 import glassformer as gf
 from generation.tiny import ALL, DECODERS, ENCODER_DECODERS, ours, ragged
+from glassformer.engine.burst import Burst
 from glassformer.engine.program import Program
 from glassformer.engine.stacks import StackExecutor
 from glassformer.kernels import native
@@ -25,16 +26,19 @@ pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native code: 
 
 @contextmanager
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The native runs of stacks inside the `with`."""
+    """The native runs of stacks inside the `with`, alone or with what reads their states."""
     seen: list[int] = []
-    collect = StackExecutor._collect
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(1)
-        return collect(self, *args, **kwargs)
+    def counting(run: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(1)
+            return run(self, *args, **kwargs)
+
+        return counted
 
     with monkeypatch.context() as patch:
-        patch.setattr(StackExecutor, "_collect", counted)
+        patch.setattr(StackExecutor, "_collect", counting(StackExecutor._collect))
+        patch.setattr(Burst, "_bound", counting(Burst._bound))
         yield seen
 
 

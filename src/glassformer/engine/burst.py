@@ -1,4 +1,4 @@
-"""Bursts: greedy steps that follow each other within one native call, from token to token.
+"""Whole steps in one native call, from token to scores; and bursts of greedy ones, from token to token.
 
 What Python does for one step takes about as long as a small model takes to compute it.
 """
@@ -16,7 +16,7 @@ from ..kernels import native
 from ..structure.positions import Rotary
 from ..structure.readout import Linear, Offset, Scaled
 from .executor import Executor
-from .numbers import widened
+from .numbers import narrowed, widened
 from .program import Operation, Program, View
 from .run import Bound, Call
 
@@ -51,17 +51,17 @@ class Burst(Executor):
         self.program = Program(tuple(operations), buffers, scores)
         self.made_of, self.bound = (stack.program, reading), None
 
-    def _call(self, head: Any, inputs: dict[str, Any], most: int, ends: list[int]) -> Tensor | None:
-        """The next tokens of every row, the likeliest each time.
+    def _call(self, head: Any, inputs: dict[str, Any], most: int = 1, ends: list[int] | None = None) -> Tensor | None:
+        """The scores of every row's next token, or the next tokens themselves, the likeliest each time.
 
         Args:
             head: a model with a decoder and a readout over its vocabulary, whose last call ran natively.
             inputs: what it would be called with next: one token a row, and the cache.
             most: how many tokens a row at most.
-            ends: tokens after which none follows in the burst.
+            ends: tokens after which none follows in the burst; None for the scores.
 
         Returns:
-            (B, n), at least one token a row; or None where the model has to be called.
+            Scores (B, 1, V), or tokens (B, n), at least one a row; or None where the model has to be called.
         """
         stack, beside = head.transformer.decoder, head.backbone == "both"
         given = {name for name, value in inputs.items() if value is not None}
@@ -80,18 +80,28 @@ class Burst(Executor):
             most = min(most, stack.executor.room(stack, ids, None, positions, own.get_seq_length()))
             if most < 1:
                 return None
-            call = stack.executor.steps.next(ids, mask, memory, memory_mask, own, cross)
+            call = stack.executor.following(stack, ids, mask, memory, memory_mask, own, cross)
             if call is None:
                 return None
             call.tokens(ids, None, positions)
-            tokens = self._run(head, call, min(most, 1 + own.free), ends)
-            own.advance(len(tokens) - 1)
-            call.mask = None if mask is None else F.pad(mask, (0, len(tokens) - 1), value=1)
+            most = min(most, 1 + own.free)
+            bound = self._bound(head, call, most)
+            if ends is None:
+                bound.run(call, 0, len(bound.operations) - 1)
+                scores = bound.rows(self.program.output, len(ids))[:, None]
+                half = stack.executor.dtype == torch.bfloat16
+                # Copied by this thread alone: see numbers.py.
+                found = narrowed(scores, torch.bfloat16) if half else torch.from_numpy(scores.numpy().copy())
+            else:
+                found = bound.burst(call, most, ends).T
+                more = found.shape[1] - 1
+                own.advance(more)
+                call.mask = None if mask is None else F.pad(mask, (0, more), value=1)
             stack.executor.steps.keep(call, memory, memory_mask)
-        return tokens.T
+        return found
 
-    def _run(self, head: Any, call: Call, most: int, ends: list[int]) -> Tensor:
-        """The tokens of the steps that a call begins, (n, B)."""
+    def _bound(self, head: Any, call: Call, most: int) -> Bound:
+        """The program with room for the steps that a call begins, told of it."""
         stack, readout = head.transformer.decoder, head.lm_head
         programs = (stack.executor.program, readout.executor.program)
         if not self.made_of or any(one is not other for one, other in zip(self.made_of, programs)):
@@ -99,11 +109,10 @@ class Burst(Executor):
         if self.bound is None or self.bound.tokens < call.texts.batch:
             self.bound = Bound(self.program, call.texts.batch, native.load())
         stack.executor.give_positions(self.bound, stack, call, most)
-        offset = None
-        if isinstance(readout, Offset):
-            offset = widened(readout.get_buffer("offset")).contiguous()  # it may be another one than before
-            self.bound.operations[-2].bias = offset.data_ptr()
-        return self.bound.burst(call, most, ends)
+        if isinstance(readout, Offset):  # it may be another one than before
+            self.offset = widened(readout.get_buffer("offset")).contiguous()
+            self.bound.operations[-2].bias = self.offset.data_ptr()
+        return self.bound
 
 
 def _native(stack: Any, readout: Any) -> bool:
@@ -111,8 +120,9 @@ def _native(stack: Any, readout: Any) -> bool:
     executors = (stack.executor, readout.executor)
     if type(readout) not in (Linear, Offset, Scaled) or not all(isinstance(one, Executor) for one in executors):
         return False
+    if not all(one.known for one in executors) or stack.executor.dtype not in (torch.float32, torch.bfloat16):
+        return False
     if isinstance(stack.positions, Rotary) and stack.positions.by_length:
         return False  # a text's angles depend on its end
-    if readout.linear.out_features > stack.embedding.tokens.num_embeddings:
-        return False  # what is chosen may be no token
-    return all(one.known for one in executors)
+    chosen, known = readout.linear.out_features, stack.embedding.tokens.num_embeddings
+    return bool(chosen <= known)  # else what is chosen may be no token

@@ -106,6 +106,25 @@ class StackExecutor(Executor):
             self.steps.keep(call, memory, memory_mask)
         return run
 
+    def following(
+        self,
+        stack: Any,
+        ids: Tensor,
+        mask: Tensor | None,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        own: Any,
+        cross: Any,
+    ) -> Call | None:
+        """The call of one more token of each text, whose ids are to be given; None where PyTorch has to run."""
+        given = (mask, memory, memory_mask, own, cross)
+        if memory is None and self.memory_program is not None:
+            return None  # the cross-attention is left out
+        call = self.steps.next(ids, *given)
+        if call is None and ids.shape[1] == 1 and (mask is None or bool(mask[:, -1].all())):
+            call = self._new(stack, len(ids), own.get_seq_length(), 1, Packed, *given)
+        return call
+
     def _new(
         self,
         stack: Stack,

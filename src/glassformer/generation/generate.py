@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from glassformer.generation.search import Feed, Record
 from glassformer.generation.seeds import Generators, Noise, generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
 from glassformer.generation.stopping import StoppingCriteriaList
-from glassformer.generation.strategies import BEAM_MODES, bursts, steps
+from glassformer.generation.strategies import BEAM_MODES, LEAN_MODES, bursts, steps
 
 SMALL = 2**20  # up to so many scores one thread chooses sooner than several are out of the model's way again
 
@@ -229,6 +230,8 @@ def begin(
     alone = not own and unseen and _ours(model)
     if assistant_model is not None:
         alone = alone and _ours(assistant_model) and not looked_at(assistant_model)
+    if alone and mode in LEAN_MODES and (whole := getattr(model, "burst", None)) is not None:
+        feed.lean = partial(whole, model)
     if alone and plain and mode is GenerationMode.GREEDY_SEARCH:
         feed.burst = bursts(model, now, processors, criteria)
     return Run(mode, settings, feed, processors, record, finish, search, alone)

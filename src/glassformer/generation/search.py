@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glassformer.engine.numbers import widened
 from glassformer.engine.threads import multi_threaded
+from glassformer.outputs import CausalLMOutputWithPast
 
 Choose = Callable[[Tensor], Tensor]  # from scores (B, V) to tokens (B,)
 Processors = Callable[[Tensor, Tensor], Tensor]  # from ids (B, T) and scores (B, V) to scores
@@ -66,6 +67,8 @@ class Feed:
         rows: those that the model still reads, in rising order; None for all.
         burst: from the arguments of the next call, and the tokens a row so far, to the likeliest next tokens of the
             rows that are read, (B, n), of several steps at once; or None, as it gives where the model is to be called.
+        lean: from the arguments of the next call to the scores of the next token, (B, 1, V), and nothing else of what
+            the model gives; or None, as it gives where the model is to be called.
     """
 
     model: Any
@@ -84,6 +87,7 @@ class Feed:
     sheds: bool = False
     rows: Tensor | None = None
     burst: Callable[[dict[str, Any], int], Tensor | None] | None = None
+    lean: Callable[[dict[str, Any]], Tensor | None] | None = None
 
     def step(self) -> Any:
         """Let the model read what is fresh; returns its output, whose logits end with the next token's, (B, n, V)."""
@@ -111,8 +115,13 @@ class Feed:
 
     def read(self) -> Any:
         """The model's output for what is fresh, of the rows that it has to read."""
+        inputs = self.arguments()
         with multi_threaded():
-            output = self.model(**self.arguments(), use_cache=self.use_cache, return_dict=True)
+            if self.lean is not None and self.fresh == 1 and self.embeds is None and self.cache is not None:
+                logits = self.lean(inputs)
+                if logits is not None:
+                    return CausalLMOutputWithPast(logits=logits, past_key_values=self.cache)
+            output = self.model(**inputs, use_cache=self.use_cache, return_dict=True)
         self.embeds = None
         if self.use_cache:
             self.cache = output.past_key_values

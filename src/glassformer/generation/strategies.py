@@ -27,6 +27,8 @@ BEAM_MODES = (
     *(GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE),
     *(GenerationMode.GROUP_BEAM_SEARCH, GenerationMode.CONSTRAINED_BEAM_SEARCH),
 )
+# Those that need of a step the scores and nothing else of what the model gives.
+LEAN_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, *BEAM_MODES)
 
 
 def steps(
