@@ -59,11 +59,11 @@ def packed(weight, format, threads=1):
 
 
 def rounded(groups, isa):
-    """Groups of 32 to whole numbers of their scale, the largest number to 127; with AVX2 two neighbours share that."""
-    half = np.abs(groups) * np.float32(0.5)
+    """Groups of 32 to whole numbers of their scale, the largest to 127; with AVX2 neighbours of one sign share that."""
+    half = groups * np.float32(0.5)
     if isa == "avx2":
-        half = half[..., 0::2] + half[..., 1::2]
-    scale = half.max(-1, keepdims=True) * np.float32(2 / 127)
+        half = np.concatenate([half, half[..., 0::2] + half[..., 1::2]], -1)
+    scale = np.abs(half).max(-1, keepdims=True) * np.float32(2 / 127)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         inverse = np.where(scale >= 1.1754944e-38, np.float32(1) / scale, np.float32(0))
         return np.rint(groups * inverse) * scale.astype(np.float64), 127 * scale[..., 0]
