@@ -131,7 +131,7 @@ class CausalLM(Head):
     """The next token at every position of a decoder.
 
     Attributes:
-        burst: several steps of greedy decoding at once, where that gives the same, or None; see `engine/burst.py`.
+        burst: a step or several in one native call, where that gives the same, or None; see `engine/burst.py`.
     """
 
     burst: Callable[..., Tensor | None] | None = None

@@ -18,10 +18,14 @@ import torch
 def _setter() -> Callable[[int], Any] | None:
     """OpenMP's way to set the threads of loops that this thread begins; torch's own is every new thread's, too."""
     try:
-        setter: Callable[[int], Any] = ctypes.CDLL(None).omp_set_num_threads
+        openmp = ctypes.CDLL(None)
+        before: int = openmp.omp_get_max_threads()
+        openmp.omp_set_num_threads(before + 1)
+        is_torchs = torch.get_num_threads() == before + 1  # a process may hold several
+        openmp.omp_set_num_threads(before)
     except (AttributeError, OSError, TypeError):
         return None  # another kind of build, or of system: torch keeps its threads
-    return setter
+    return openmp.omp_set_num_threads if is_torchs else None
 
 
 _set = _setter()
