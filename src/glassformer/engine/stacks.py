@@ -106,18 +106,15 @@ class StackExecutor(Executor):
             self.steps.keep(call, memory, memory_mask)
         return run
 
-    def following(
-        self,
-        stack: Any,
-        ids: Tensor,
-        mask: Tensor | None,
-        memory: Tensor | None,
-        memory_mask: Tensor | None,
-        own: Any,
-        cross: Any,
-    ) -> Call | None:
-        """The call of one more token of each text, whose ids are to be given; None where PyTorch has to run."""
-        given = (mask, memory, memory_mask, own, cross)
+    def following(self, stack: Any, ids: Tensor, *given: Any) -> Call | None:
+        """The call of one more token of each text, whose ids are to be given; None where PyTorch has to run.
+
+        Args:
+            stack: whose executor this is.
+            ids: (B, 1).
+            *given: mask, memory, memory_mask, own and cross, as in `Steps.next`.
+        """
+        mask, memory, _, own, _ = given
         if memory is None and self.memory_program is not None:
             return None  # the cross-attention is left out
         call = self.steps.next(ids, *given)
