@@ -1,6 +1,7 @@
 """Loading does not set off Python's search for garbage, and leaves it as it was."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_garbage_is_found_later() -> None:
     with uncollected():
         circle = Circle()
         circle.own = circle
-        gone = __import__("weakref").ref(circle)
+        gone = weakref.ref(circle)
         del circle
         assert gone() is not None
     gc.collect()

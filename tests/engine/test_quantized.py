@@ -95,7 +95,7 @@ def test_pytorch_unpacks_what_the_kernels_read(bits: int, outputs: int, inputs: 
 def test_both_ways_to_run(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch computes with the unpacked weights exactly; natively activations are quantised.
 
-    That costs under a hundredth in the first layer, and more in the next, as the scores of random attention are steep.
+    That costs under a fiftieth in the first layer, and more in the next, as the scores of random attention are steep.
     """
     model = quantized(ours(name), kind)
     call = inputs(name, output_hidden_states=True, output_attentions=True)
@@ -111,8 +111,8 @@ def test_both_ways_to_run(name: str, kind: str, monkeypatch: pytest.MonkeyPatch)
     assert 0 < error(mine.logits, exact.logits) < 0.1
     for key in (key for key in exact if key.endswith(("hidden_states", "attentions"))):
         for layer, (one, other) in enumerate(zip(mine[key], exact[key])):
-            first = 1e-5 if key.endswith("hidden_states") else 0.03
-            assert error(one, other) < (first if layer == 0 and key != "cross_attentions" else 0.15), (key, layer)
+            first = 1e-5 if key.endswith("hidden_states") else 0.02
+            assert error(one, other) < (first if layer == 0 and key != "cross_attentions" else 0.12), (key, layer)
 
 
 @pytest.mark.parametrize("name", ALL)
