@@ -128,7 +128,11 @@ class Executor(ABC):
                 return None
             self.busy = True
             try:
-                return self._call(*call)
+                if not torch.is_inference_mode_enabled():
+                    return self._call(*call)
+                # Buffers are kept for calls in other modes, in which what inference mode makes may not be written to.
+                with torch.inference_mode(False), torch.no_grad():
+                    return self._call(*call)
             finally:
                 self.busy = False
 
