@@ -398,13 +398,15 @@ class PreTrainedModel(GlassBox, nn.Module):
                 "load the original."
             )
         weights = state if state is not None else open_weights(cast(Repository, source), variant, use_safetensors)
+        if isinstance(weights, Weights):
+            weights.touch()
         if dtype == "auto":
             dtype = built.dtype or own_dtype(weights)
         dtype = torch_dtype(dtype)
         with torch.device("meta"), Undrawn():
             model = cls(built, *model_args, **kwargs)
-            if held is not None:
-                quantize(model, held, dtype)
+        if held is not None:
+            quantize(model, held, dtype)
         built.dtype = dtype
         info = model._fill(weights, dtype, str(where), ignore_mismatched_sizes)
         if asked is not None and held is None:

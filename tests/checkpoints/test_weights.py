@@ -171,6 +171,34 @@ print(taken, used, total, float(dict(open_weights(Repository(sys.argv[1])))["w0"
         assert on_disk == 1
 
 
+def test_touching_finds_pages_beforehand(tmp_path: Path) -> None:
+    """Beside what goes on, all pages are found; a file that would fill half of the memory is left alone."""
+    save_file({f"w{i}": torch.ones(4, 1024, 1024) for i in range(5)}, tmp_path / "model.safetensors")
+    program = """
+import sys, threading, torch
+from glassformer.checkpoints import weights as w
+from glassformer.checkpoints.hub import Repository
+def mapped():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("RssFile")).split()[1]) / 1024
+def gained():
+    before = mapped()
+    weights = w.open_weights(Repository(sys.argv[1]))
+    weights.touch()
+    for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        thread.join()
+    return mapped() - before, weights
+memory = w._memory
+w._memory = lambda: 100 * 2**20
+none, _ = gained()
+w._memory = memory
+print(none, gained()[0])
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    none, all_pages = map(float, run.stdout.split())
+    assert none < 8
+    assert all_pages > 75
+
+
 # Broken and missing files
 
 

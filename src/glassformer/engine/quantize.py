@@ -85,7 +85,7 @@ class Scheme:
         said = {"quant_method": METHOD, "version": VERSION, "bits": self.bits, "group_size": GROUP}
         return {**said, "wider": dict(self.wider)} if self.wider else said
 
-    def bits_of(self, name: str, part: nn.Module) -> int | None:
+    def bits_of(self, name: str, part: nn.Module | None) -> int | None:
         """Bits of a part of that name; None if it stays as it is."""
         name = name.removeprefix(BACKBONE)
         linear = type(part) is nn.Linear and _LINEARS.match(name)
@@ -108,8 +108,10 @@ def quantize(model: nn.Module, scheme: Scheme, dtype: torch.dtype) -> None:
     parts: dict[int, nn.Module] = {}  # new parts by the identity of the old: stacks may share a table
     weights: dict[int, nn.Parameter] = {}  # alike, as a head may share its weight with a table
     part: Any
-    for name, part in list(model.named_modules(remove_duplicate=False)):
-        bits = scheme.bits_of(name, part)
+    places = [(path, module, leaf) for path, module in model.named_modules() for leaf in module._modules]
+    for path, module, leaf in places:
+        part = module._modules[leaf]
+        bits = scheme.bits_of(f"{path}.{leaf}" if path else leaf, part)
         if bits is None:
             continue
         if id(part) not in parts:
@@ -121,8 +123,7 @@ def quantize(model: nn.Module, scheme: Scheme, dtype: torch.dtype) -> None:
                 if isinstance(part, nn.Linear)
                 else QuantizedTable(part, weight, dtype)
             )
-        path, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(path), leaf, parts[id(part)])
+        module._modules[leaf] = parts[id(part)]
     model.requires_grad_(False)
 
 

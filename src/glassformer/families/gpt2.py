@@ -40,11 +40,9 @@ class TypesAreTokens(embedding.Embedding):
 def spec(c: Any) -> Spec:
     """The structure of a GPT2Config."""
     norm = partial(LayerNorm, eps=c.layer_norm_epsilon)
+    scale = (c.n_embd // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
 
-    def layer(index: int) -> Layer:
-        scale = (c.n_embd // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
-        if c.scale_attn_by_inverse_layer_idx:
-            scale /= index + 1
+    def layer(scale: float) -> Layer:
         heads = {"heads": c.n_head, "scale": scale, "dropout": c.attn_pdrop}
         return Layer(
             attention=partial(Attention, **heads),
@@ -54,9 +52,10 @@ def spec(c: Any) -> Spec:
             dropout=c.resid_pdrop,
         )
 
+    sinking = [layer(scale / (index + 1)) for index in range(c.n_layer)] if c.scale_attn_by_inverse_layer_idx else None
     stack = Stack(
         Embedding(TypesAreTokens, positions=partial(Learned, length=c.n_positions), dropout=c.embd_pdrop),
-        [layer(index) for index in range(c.n_layer)],
+        sinking or [layer(scale)] * c.n_layer,
         final_norm=norm,
         packs=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -18,8 +18,18 @@ from .masks import attention_bias, packed_segments, tokens, visible
 from .packing import NONE, Padding, padding_of
 from .places import Announcing
 from .positions import Positions
+from .twin import twin
 
 Shaped = TypeVar("Shaped", bound=ModelOutput)
+
+
+def _layers(dim: int, plans: Sequence[spec.Layer]) -> list[Layer]:
+    """A layer a plan."""
+    layers: list[Layer] = []
+    for index, plan in enumerate(plans):
+        again = index > 0 and plan is plans[index - 1] and next(layers[-1].parameters()).is_meta
+        layers.append(twin(layers[-1]) if again else Layer(dim, plan))
+    return layers
 
 
 class Stack(Announcing):
@@ -48,7 +58,7 @@ class Stack(Announcing):
         dim = tokens.embedding_dim
         self.embedding = plan.embedding.part(tokens, plan.embedding)
         self.positions = plan.positions() if plan.positions else Positions()
-        self.layers = nn.ModuleList(Layer(dim, layer) for layer in plan.layers)
+        self.layers = nn.ModuleList(_layers(dim, plan.layers))
         self.final_norm = plan.final_norm(dim) if plan.final_norm else nn.Identity()
         self.dropout = nn.Dropout(plan.final_dropout)
         self.layerdrop = plan.layerdrop
