@@ -154,13 +154,25 @@ def test_any_size(isa, data):
 
 @each_isa
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 64, 150])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 35, 49, 64, 150])
 def test_rows(isa, format, rows):
     """Every number of rows takes the way that it is meant to take, with two blocks of inputs and several threads."""
     rng = np.random.default_rng(rows)
     x = guarded(rng.standard_normal((rows, 600)))
     weight = rng.standard_normal((70, 600)).astype(np.float32)
     found, meant = linear(isa, x, weight, format, threads=3)
+    close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
+
+
+@each_isa
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rows", [1, 2, 7, 30])
+def test_inputs_beyond_a_cache(isa, format, rows):
+    """Rows so long that they are taken in pieces, of which the last is odd, add up to the whole."""
+    rng = np.random.default_rng(rows)
+    x = guarded(rng.standard_normal((rows, 70_003)))
+    weight = rng.standard_normal((53, 70_003)).astype(np.float32)
+    found, meant = linear(isa, x, weight, format, threads=2)
     close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
 
 
