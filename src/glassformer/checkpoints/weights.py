@@ -87,7 +87,7 @@ class Weights(Mapping[str, "torch.Tensor"]):
         mapped = [reader for reader in self._mapped if reader.path.stat().st_size > TOUCHED]
         if 2 * sum(reader.path.stat().st_size for reader in mapped) < _memory():
             for reader in mapped:
-                threading.Thread(target=reader.touch).start()
+                reader.touch()
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.tensor(name)
@@ -248,14 +248,18 @@ class _Safetensors:
         return torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
 
     def touch(self) -> None:
-        """Have the processor find every page of the file, until the program ends."""
+        """Begin to read a byte of every page of the file, which goes on until the program ends."""
         import torch
 
         found = torch.empty(0, dtype=torch.uint8).set_(self._bytes)[::FOUND]
-        for begin in range(0, len(found), TOUCHED // FOUND):
-            if not threading.main_thread().is_alive():
-                return
-            found[begin : begin + TOUCHED // FOUND].sum()
+
+        def read() -> None:
+            for begin in range(0, len(found), TOUCHED // FOUND):
+                if not threading.main_thread().is_alive():
+                    return
+                found[begin : begin + TOUCHED // FOUND].sum()
+
+        threading.Thread(target=read).start()
 
 
 class _Pickle:
