@@ -63,9 +63,9 @@ class Naming:
                 return entry.theirs.removesuffix(".weight") + ".weight"
         return None
 
-    def stored(self, model: nn.Module) -> list[Stored]:
-        """What a checkpoint of this class stores for the tensors of a model; tied ones once."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(model).items()}
+    def stored(self, tensors: Mapping[str, Tensor]) -> list[Stored]:
+        """What a checkpoint of this class stores for a model's tensors, as `tensors_of` gives them."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         in_head = any(name.startswith(BACKBONE) for name in shapes)
         # A head's own tensors have no prefix; a bare backbone's have none either.
         backbone = {n.removeprefix(BACKBONE): s for n, s in shapes.items() if n.startswith(BACKBONE) or not in_head}
@@ -110,16 +110,15 @@ def load(
     """
     info = LoadingInfo()
     used = {naming.head} if hasattr(model, "lm_head") else set()
-    modules, places = dict(model.named_modules()), places_of(model)
-    parameters = dict(model.named_parameters())
-    packed = {name for name, parameter in parameters.items() if parameter.dtype == torch.uint8}
+    modules, places, tensors = dict(model.named_modules()), places_of(model), tensors_of(model)
+    packed = {name for name, tensor in tensors.items() if tensor.dtype == torch.uint8}
     shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)
     dtype_of = weights.dtype if isinstance(weights, Weights) else lambda name: weights[name].dtype
-    for entry in naming.stored(model):
+    for entry in naming.stored(tensors):
         names = [name for known in (entry.theirs, *entry.also) for name in (known, _older(known)) if name in weights]
         used.update(names)
         if not names:
-            if entry.ours.keys() & parameters.keys():
+            if any(isinstance(tensors[name], nn.Parameter) for name in entry.ours):
                 info.missing_keys.add(entry.theirs)
             info.fresh.update(entry.ours)
         elif (shape := shape_of(names[0])) != entry.shape:
@@ -196,9 +195,10 @@ def holds_own_head(weights: Mapping[str, Tensor], naming: Naming) -> bool:
 
 def as_stored(model: nn.Module, naming: Naming, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of a model, or those of `state` by the names here, as a checkpoint stores them, by its names."""
-    tensors = {name: tensor.detach() for name, tensor in (state or tensors_of(model)).items()}
+    own = tensors_of(model)
+    tensors = {name: tensor.detach() for name, tensor in (state or own).items()}
     stored: dict[str, Tensor] = {}
-    for entry in naming.stored(model):
+    for entry in naming.stored(own):
         tensor = stored[entry.theirs] = entry.join(tensors)
         stored.update({name: tensor.clone() for name in entry.copies})
     return stored

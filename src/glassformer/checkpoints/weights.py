@@ -26,8 +26,9 @@ SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 POINTER = "transformers_weights"  # the key of config.json that names the weights to read
 LINE = 64  # bytes of a line of the processor's cache
+TINY = 8 << 20  # bytes of a file that is sooner read than a thread is begun
 FOUND = 64 << 10  # bytes that a system finds at once where one of them is read
-TOUCHED = 64 << 20  # bytes between two looks whether the program ends
+TOUCHED = 512 << 20  # bytes between two looks whether the program ends, for which the thread waits for its turn
 
 _DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
@@ -84,7 +85,7 @@ class Weights(Mapping[str, "torch.Tensor"]):
 
         Otherwise the first call does so, page by page. Files that would fill half of the memory are left alone.
         """
-        mapped = [reader for reader in self._mapped if reader.path.stat().st_size > TOUCHED]
+        mapped = [reader for reader in self._mapped if reader.path.stat().st_size > TINY]
         if 2 * sum(reader.path.stat().st_size for reader in mapped) < _memory():
             for reader in mapped:
                 reader.touch()

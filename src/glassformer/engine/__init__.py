@@ -12,11 +12,17 @@ from .stacks import StackExecutor
 
 
 def attach(model: Any) -> None:
-    """Give the stacks and readouts of a model executors, which use native code where it gives the same answer."""
-    for module in model.modules():
-        if isinstance(module, Stack):
-            module.executor = StackExecutor()
-        elif isinstance(module, Linear):
-            module.executor = ReadoutExecutor()
-        elif hasattr(module, "burst"):
-            module.burst = Burst()
+    """Give the stacks and readouts of a model executors, which use native code where it gives the same answer.
+
+    Args:
+        model: whose backbone, where it is another model, has been given them.
+    """
+    if hasattr(model, "burst"):
+        model.burst = Burst()
+    for part in model.children():
+        if isinstance(part, Stack):
+            part.executor = StackExecutor()
+        elif part is not model.base_model:
+            for module in part.modules():
+                if isinstance(module, Linear):
+                    module.executor = ReadoutExecutor()

@@ -67,7 +67,7 @@ class Anatomy:
         self.stored: dict[int, str] = {}  # what checkpoints call a tensor
         if hasattr(model, "family"):
             tensors = tensors_of(model)
-            for entry in model.naming().stored(model):
+            for entry in model.naming().stored(tensors):
                 self.stored.update({id(tensors[name]): entry.theirs for name in entry.ours})
         self.sizes = {"D": self.base.spec.hidden_size, "V": self.base.stacks[0].embedding.tokens.num_embeddings}
 
