@@ -114,6 +114,15 @@ def close(found, wanted, size, tolerance=2e-6):
     np.testing.assert_array_less(np.abs(found - wanted), tolerance * size + 1e-30)
 
 
+def check_plain(isa, format, rows, inputs, outputs, threads):
+    """A product of normal numbers, with nothing done to it, is that of float64."""
+    rng = np.random.default_rng(rows)
+    x = guarded(rng.standard_normal((rows, inputs)))
+    weight = rng.standard_normal((outputs, inputs)).astype(np.float32)
+    found, meant = linear(isa, x, weight, format, threads=threads)
+    close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
+
+
 def check_any(draw, isa, format, rows, inputs, outputs, multiply):
     """A product with whatever strides, threads, activation, gate and sum are drawn is that of float64."""
     activation = draw(st.sampled_from(list(REFERENCE)))
@@ -157,11 +166,7 @@ def test_any_size(isa, data):
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 35, 49, 64, 150])
 def test_rows(isa, format, rows):
     """Every number of rows takes the way that it is meant to take, with two blocks of inputs and several threads."""
-    rng = np.random.default_rng(rows)
-    x = guarded(rng.standard_normal((rows, 600)))
-    weight = rng.standard_normal((70, 600)).astype(np.float32)
-    found, meant = linear(isa, x, weight, format, threads=3)
-    close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
+    check_plain(isa, format, rows, 600, 70, threads=3)
 
 
 @each_isa
@@ -169,11 +174,7 @@ def test_rows(isa, format, rows):
 @pytest.mark.parametrize("rows", [1, 2, 7, 30])
 def test_inputs_beyond_a_cache(isa, format, rows):
     """Rows so long that they are taken in pieces, of which the last is odd, add up to the whole."""
-    rng = np.random.default_rng(rows)
-    x = guarded(rng.standard_normal((rows, 70_003)))
-    weight = rng.standard_normal((53, 70_003)).astype(np.float32)
-    found, meant = linear(isa, x, weight, format, threads=2)
-    close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
+    check_plain(isa, format, rows, 70_003, 53, threads=2)
 
 
 @pytest.mark.parametrize("format", FORMATS)

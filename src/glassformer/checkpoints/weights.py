@@ -28,7 +28,7 @@ POINTER = "transformers_weights"  # the key of config.json that names the weight
 LINE = 64  # bytes of a line of the processor's cache
 TINY = 8 << 20  # bytes of a file that is sooner read than a thread is begun
 FOUND = 64 << 10  # bytes that a system finds at once where one of them is read
-TOUCHED = 512 << 20  # bytes between two looks whether the program ends, for which the thread waits for its turn
+TOUCHED = 512 << 20  # bytes between two looks whether the program ends: few, as Python has to be free for each
 
 _DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
@@ -83,7 +83,8 @@ class Weights(Mapping[str, "torch.Tensor"]):
     def touch(self) -> None:
         """Begin to bring the mapped files into memory, and their pages into the process' table, beside what goes on.
 
-        Otherwise the first call does so, page by page. Files that would fill half of the memory are left alone.
+        Otherwise the first call does so, page by page. Small files, and those that would fill half of the memory, are
+        left alone.
         """
         mapped = [reader for reader in self._mapped if reader.path.stat().st_size > TINY]
         if 2 * sum(reader.path.stat().st_size for reader in mapped) < _memory():
@@ -249,7 +250,7 @@ class _Safetensors:
         return torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
 
     def touch(self) -> None:
-        """Begin to read a byte of every page of the file, which goes on until the program ends."""
+        """Begin to read a byte of each piece that the system finds at once, on a thread that stops with the program."""
         import torch
 
         found = torch.empty(0, dtype=torch.uint8).set_(self._bytes)[::FOUND]
