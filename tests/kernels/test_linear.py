@@ -58,31 +58,40 @@ def packed(weight, format, threads=1):
     return memory, 0, meant
 
 
-def rounded(groups, isa):
-    """Groups of 32 to whole numbers of their scale, the largest to 127; with AVX2 neighbours of one sign share that."""
+def rounded(groups, isa, format):
+    """Groups of 32 to whole numbers of their scale, the largest to 127.
+
+    With AVX2 some share what 16 bits hold: of weights of 8 bits neighbours of one sign the 127 steps, of 4 bits a
+    group's even pairs, or its odd ones, what 32 of a weight leaves them.
+    """
     half = groups * np.float32(0.5)
-    if isa == "avx2":
+    if isa == "avx2" and format == "q8_panel":
         half = np.concatenate([half, half[..., 0::2] + half[..., 1::2]], -1)
+    elif isa == "avx2":
+        size = np.abs(half)
+        lanes = (size[..., :8] + size[..., 8:16] + size[..., 16:24] + size[..., 24:]) * np.float32(127 / 1015)
+        pairs = lanes[..., 0::2] + lanes[..., 1::2]
+        half = np.concatenate([half, pairs[..., :2] + pairs[..., 2:]], -1)
     scale = np.abs(half).max(-1, keepdims=True) * np.float32(2 / 127)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         inverse = np.where(scale >= 1.1754944e-38, np.float32(1) / scale, np.float32(0))
         return np.rint(groups * inverse) * scale.astype(np.float64), 127 * scale[..., 0]
 
 
-def quantised(x, isa):
+def quantised(x, isa, format):
     """Activations as the kernels quantise them: where one great number leaves the others no digits, in two layers."""
     wide = np.zeros((len(x), -(-x.shape[1] // 32) * 32), np.float32)
     wide[:, : x.shape[1]] = x
     groups = wide.reshape(len(x), -1, 32)
-    first, size = rounded(groups, isa)
+    first, size = rounded(groups, isa, format)
     left = groups - first
     coarse = np.abs(left).sum(-1) > 0.0625 * (np.abs(groups).sum(-1) - size)
-    second = np.where(coarse[..., None], rounded(left.astype(np.float32), isa)[0], 0)
+    second = np.where(coarse[..., None], rounded(left.astype(np.float32), isa, format)[0], 0)
     return (first + second).reshape(wide.shape)[:, : x.shape[1]]
 
 
 def product(x, meant, format, isa):
-    x = quantised(x, isa) if format in BYTES else x
+    x = quantised(x, isa, format) if format in BYTES else x
     return x.astype(np.float64) @ meant.T.astype(np.float64)
 
 
@@ -277,6 +286,39 @@ def test_a_row_is_the_same_in_any_batch(isa, format):
     for row in (0, 17, 36):
         alone, _ = linear(isa, guarded(x[row : row + 1]), weight, format)
         close(together[row], alone[0], np.abs(x[row]) @ np.abs(meant).T)
+
+
+@each_isa
+@pytest.mark.parametrize("format", BYTES)
+@pytest.mark.parametrize("rows", [1, 9])
+def test_sums_that_fill_their_bits(isa, format, rows):
+    """Activations of one size, and weights of the greatest, of one sign, of the other, and alike or unlike in pairs."""
+    signs = np.stack([np.ones(128), np.tile([1, -1], 64), np.tile([1, 1, -1, -1], 32), np.tile([1, -1, -1, 1], 32)])
+    x = guarded(np.repeat(signs * 0.7, rows, 0))
+    weight = np.concatenate([signs, -signs]).astype(np.float32)
+    found, meant = linear(isa, x, weight, format)
+    close(found, product(x, meant, format, isa), np.abs(x) @ np.abs(meant).T)
+    np.testing.assert_allclose(found, x @ meant.T, atol=0.02 * 0.7 * 128)
+
+
+@each_isa
+@pytest.mark.parametrize("format", BYTES)
+@pytest.mark.parametrize(("rows", "threads"), [(1, 1), (5, 2), (40, 2)])
+def test_products_of_one_x(isa, format, rows, threads):
+    """Products in a row of the same activations, which are quantised once, and after these changed."""
+    rng = np.random.default_rng(11)
+    x = guarded(rng.standard_normal((rows, 96)))
+    weights = [rng.standard_normal((48, 96)).astype(np.float32) for _ in range(3)]
+    alone = [linear(isa, guarded(x * size), w, format)[0] for size, w in zip((1, 1, 2), weights, strict=True)]
+    outs = [guarded(np.zeros((rows, 48))) for _ in weights]
+    shape = {"inputs": 96, "outputs": 48, "x_stride": 96, "out_stride": 48, "format": native.FORMATS[format]}
+    products = [
+        op("linear", x=x, out=out, weight=packed(w, format, 1)[0], **shape)
+        for out, w in zip(outs, weights, strict=True)
+    ]
+    doubled = op("scale", x=x, out=x, inputs=96, outputs=96, x_stride=96, out_stride=96, scale=2.0)
+    assert run([*products[:2], doubled, products[2]], isa, threads, tokens=rows) == 0
+    np.testing.assert_array_equal(outs, alone)
 
 
 def test_a_scale_of_zero_means_none():

@@ -7,7 +7,7 @@
 static const int CODES_CENTRE = 32;
 
 // Fitted to normal weights in groups of 32 under the search for scales in packing.inc (Lloyd's algorithm), zero kept,
-// and rounded to 6 bits: four products of such a number and an activation add up to no more than 16 bits.
+// and rounded to 6 bits: so small, 16 products with activations add up within 16 bits (quantised.inc).
 static const uint8_t CODES[16] = {0, 7, 12, 16, 20, 23, 26, 29, 32, 35, 38, 41, 45, 49, 54, 62};
 
 #endif

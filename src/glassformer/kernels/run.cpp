@@ -139,7 +139,7 @@ struct Pool {
 
     void take_part(int thread) noexcept {
         Job now = job;  // as the next one may be there as soon as the barrier is passed
-        Team team{thread, now.threads, this, tickets.data()};
+        Team team{thread, now.threads, this, tickets.data(), nullptr};
         now.work(team, now.argument);
         team.barrier();
     }
@@ -191,6 +191,8 @@ void* Team::shared(size_t bytes) {
     return pool->common.data;
 }
 
+void* Team::held() const { return pool->common.data; }
+
 void on_team(int threads, int64_t tickets, void (*work)(Team&, const void*), const void* argument) {
     Pool::of_process().run({threads, work, argument}, tickets);
 }
@@ -208,6 +210,7 @@ void walk(Team& team, const void* argument) {
     const Program program = *static_cast<const Program*>(argument);
     for (const gf_op* op = program.ops; op < program.ops + program.count; op++, team.ticket++) {
         program.kernels->run(*op, *program.call, team);
+        team.before = op;
         if (op->sync) team.barrier();
     }
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 struct Pool;
+struct gf_op;
 
 // What one thread holds. All functions are defined in run.cpp, so that units of other instruction sets share no code.
 struct Team {
@@ -13,6 +14,7 @@ struct Team {
     int threads;  // how many take part
     Pool* pool;
     int64_t* ticket;  // of the work at hand: how many of its pieces have been claimed
+    const gf_op* before;  // the operation that this thread has just done in the same run, or null
 
     // Wait until all threads are here.
     void barrier();
@@ -22,6 +24,8 @@ struct Team {
     void* scratch(size_t bytes);
     // Memory for all threads, who all ask for it with the same number; waits for all, so that nobody uses it any more.
     void* shared(size_t bytes);
+    // The memory that `shared` gave last.
+    void* held() const;
     // This thread's even share of `count` pieces: from `first` up to `last`.
     void share(int64_t count, int64_t& first, int64_t& last) const;
 };
