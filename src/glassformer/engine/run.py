@@ -205,6 +205,8 @@ class Call:
 
 
 _GONE = object()
+# Settings that are fields of the native operation; one that is not said is 0 there.
+_FIELDS = {"scale", "eps", "accumulate", "heads", "kv_heads", "head_dim", "value", "rotary", "offset", "causal"}
 
 
 def weak(held: Any) -> Callable[[], Any]:
@@ -249,11 +251,12 @@ class Bound:
             op.weight, op.format, op.ld = matrix.tensor.data_ptr(), native.FORMATS[matrix.format], matrix.stride
         elif "numbers" in said:
             op.format = native.FORMATS[said["numbers"]]
-        op.activation = native.ACTIVATIONS[said.get("activation", "none")]
-        op.scale, op.eps = said.get("scale", 1.0), said.get("eps", 0.0)
-        for name in ("accumulate", "heads", "kv_heads", "head_dim", "value", "rotary", "offset", "causal"):
-            setattr(op, name, int(said.get(name, 0)))
-        op.layer = said.get("layer", -1) + (CROSS if said.get("cross") else 0)
+        if "activation" in said:
+            op.activation = native.ACTIVATIONS[said["activation"]]
+        for name in _FIELDS & said.keys():
+            setattr(op, name, said[name])
+        if "layer" in said:
+            op.layer = said["layer"] + (CROSS if said.get("cross") else 0)
         if said.get("gated"):
             op.gate, op.gate_stride = op.out, op.out_stride
         if (beside := said.get("beside")) is not None:  # keys and values in the call's own buffers
@@ -262,7 +265,7 @@ class Bound:
             op.gate, op.gate_stride = self._address(keys), widths[keys.buffer]
             op.weight, op.ld = self._address(values), widths[values.buffer]
         for name, tensor in operation.vectors.items():
-            full = tensor.detach().float().contiguous()
+            full = tensor if tensor.dtype == torch.float32 and tensor.is_contiguous() else tensor.float().contiguous()
             self.kept.append(full)
             setattr(op, name, full.data_ptr())
 
