@@ -8,12 +8,10 @@ restricted unpickler, and a file that is broken is refused with one sentence.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -249,12 +247,7 @@ class _Safetensors:
         """The file as a storage, mapped so that writing to it is private."""
         import torch
 
-        with open(self.path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        if (huge_pages := getattr(mmap, "MADV_HUGEPAGE", None)) is not None:
-            with suppress(OSError):  # a hint that not every kernel knows: what is read from the disk then lies in few
-                mapped.madvise(huge_pages)
-        return torch.frombuffer(mapped, dtype=torch.uint8).untyped_storage()
+        return torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
 
     def touch(self) -> None:
         """Begin to read a byte of each piece that the system finds at once, on a thread that stops with the program."""

@@ -20,6 +20,8 @@ from .program import Operation, Program, View
 CROSS = 1000  # the layers of the cache over the encoder begin here
 MILLISECONDS = 100  # after so many a burst begins no other step, so that an interrupt is heard
 _UNKNOWN = "The native code does not know an operation of this program."
+# Settings that are fields of the native operation; one that is not said is 0 there.
+_FIELDS = {"scale", "eps", "accumulate", "heads", "kv_heads", "head_dim", "value", "rotary", "offset", "causal"}
 Room = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -205,8 +207,6 @@ class Call:
 
 
 _GONE = object()
-# Settings that are fields of the native operation; one that is not said is 0 there.
-_FIELDS = {"scale", "eps", "accumulate", "heads", "kv_heads", "head_dim", "value", "rotary", "offset", "causal"}
 
 
 def weak(held: Any) -> Callable[[], Any]:
@@ -265,7 +265,7 @@ class Bound:
             op.gate, op.gate_stride = self._address(keys), widths[keys.buffer]
             op.weight, op.ld = self._address(values), widths[values.buffer]
         for name, tensor in operation.vectors.items():
-            full = tensor if tensor.dtype == torch.float32 and tensor.is_contiguous() else tensor.float().contiguous()
+            full = tensor.detach().float().contiguous()
             self.kept.append(full)
             setattr(op, name, full.data_ptr())
 
