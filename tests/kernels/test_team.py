@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,15 @@ from .programs import ISAS, LIBRARY, caches, guarded, has, needs_library, op, ru
 pytestmark = needs_library
 
 ROWS = 37
+
+
+@pytest.fixture(autouse=True, params=["torch's", "its own"])
+def threads_of(request):
+    """Every test on the threads that torch has, where they can be borrowed, and on the library's own."""
+    if request.param == "its own":
+        LIBRARY.gf_borrow_threads(None, None, None)
+    yield request.param
+    native._borrow_threads(LIBRARY)
 
 
 class Mirror:
@@ -78,6 +88,33 @@ def test_many_calls_leave_nothing_behind():
     calls(3000)
     assert len(os.listdir("/proc/self/task")) == tasks
     assert resident() - memory < 2**20
+
+
+BESIDE_TORCH = """
+import os, torch
+from glassformer.kernels import native
+torch.set_num_threads(3)
+library = native.load()
+torch.ones(2**20).exp()  # a loop that torch begins its threads for
+before = len(os.listdir("/proc/self/task"))
+from tests.kernels.test_team import Mirror
+mirror = Mirror(0)
+assert mirror.run(3) == 0
+mirror.check()
+assert torch.get_num_threads() == 3
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(
+    not (os.path.exists("/proc/self/task") and hasattr(ctypes.CDLL(None), "GOMP_parallel")),
+    reason="counts threads in /proc, and torch's have to be OpenMP's",
+)
+def test_torchs_threads_are_the_ones_that_run():
+    """After a loop of torch's, which leaves its threads spinning, a native call begins none beside them."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", BESIDE_TORCH], cwd=root, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_callers_on_several_threads_take_turns():

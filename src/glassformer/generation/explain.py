@@ -207,7 +207,7 @@ def explain_generation(
     text = _text_of(tokenizer)
     rows: list[list[Choice]] = [[] for _ in run.feed.ids]
     ended = [False] * len(rows)
-    for step, tokens in enumerate(run):
+    for step, tokens in enumerate(run.steps):
         for row, token in enumerate(tokens.tolist()):
             if not ended[row]:
                 scores = [stage[row] for stage in seen]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from glassformer.engine.executor import undisturbed
-from glassformer.engine.threads import single_threaded
 from glassformer.errors import GenerationError
 from glassformer.generation.assemble import Situation, build_criteria, build_processors
 from glassformer.generation.caches import new_cache
@@ -34,8 +33,6 @@ from glassformer.generation.seeds import Generators, Noise, generators
 from glassformer.generation.settings import lengths, resolve, supported_mode
 from glassformer.generation.stopping import StoppingCriteriaList
 from glassformer.generation.strategies import BEAM_MODES, LEAN_MODES, bursts, steps
-
-SMALL = 2**20  # up to so many scores one thread chooses sooner than several are out of the model's way again
 
 
 @torch.no_grad()
@@ -105,7 +102,7 @@ def generate(
             raise GenerationError("A streamer cannot show beams, which change until the end: set num_beams to 1.")
         streamer.put(run.feed.ids.cpu())
     with undisturbed() if run.alone and streamer is None else nullcontext():
-        for tokens in run:
+        for tokens in run.steps:
             if streamer is not None:
                 streamer.put(tokens.cpu())
     if streamer is not None:
@@ -126,8 +123,6 @@ class Run:
         finish: the criteria, which know why each row ended.
         steps: the new token of every row, (B,), a step; taking the next one lets the model make it.
         alone: whether no code but this library's runs in a step.
-
-    Iterating over it goes through the steps.
     """
 
     mode: GenerationMode
@@ -138,19 +133,6 @@ class Run:
     finish: Finish
     steps: Iterator[Tensor]
     alone: bool
-
-    def choosing(self) -> AbstractContextManager[None]:
-        """What tokens are chosen within."""
-        scores = len(self.feed.ids) * self.feed.model.config.vocab_size
-        return single_threaded() if self.alone and scores <= SMALL else nullcontext()
-
-    def __iter__(self) -> Iterator[Tensor]:
-        while True:
-            with self.choosing():
-                tokens = next(self.steps, None)
-            if tokens is None:
-                return
-            yield tokens
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.engine.threads import multi_threaded
 from glassformer.generation.processors import LogitsProcessor
 
 
@@ -59,8 +58,7 @@ class UnbatchedClassifierFreeGuidanceLogitsProcessor(LogitsProcessor):
             self._ids = newest if self._use_cache else torch.cat([self._ids, newest], dim=1)
             self._mask = torch.cat([self._mask, torch.ones_like(newest)], dim=1)
         given = {"input_ids": self._ids, "attention_mask": self._mask, "past_key_values": self._past}
-        with multi_threaded():
-            out = self.model(**given, use_cache=self._use_cache)
+        out = self.model(**given, use_cache=self._use_cache)
         self._past = out.get("past_key_values")
         scores: Tensor = out.logits[:, -1]
         return scores

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from glassformer.engine.numbers import widened
-from glassformer.engine.threads import multi_threaded
 from glassformer.outputs import CausalLMOutputWithPast
 
 Choose = Callable[[Tensor], Tensor]  # from scores (B, V) to tokens (B,)
@@ -107,8 +106,7 @@ class Feed:
             return None
         if self.rows is None and bool(finished.any()):
             return None
-        with multi_threaded():
-            tokens = self.burst(self.arguments(), self.ids.shape[1])
+        tokens = self.burst(self.arguments(), self.ids.shape[1])
         if tokens is None or self.rows is None:
             return tokens
         return tokens.new_zeros(len(self.ids), tokens.shape[1]).index_copy_(0, self.rows, tokens)
@@ -116,12 +114,11 @@ class Feed:
     def read(self) -> Any:
         """The model's output for what is fresh, of the rows that it has to read."""
         inputs = self.arguments()
-        with multi_threaded():
-            if self.lean is not None and self.fresh == 1 and self.embeds is None and self.cache is not None:
-                logits = self.lean(inputs)
-                if logits is not None:
-                    return CausalLMOutputWithPast(logits=logits, past_key_values=self.cache)
-            output = self.model(**inputs, use_cache=self.use_cache, return_dict=True)
+        if self.lean is not None and self.fresh == 1 and self.embeds is None and self.cache is not None:
+            logits = self.lean(inputs)
+            if logits is not None:
+                return CausalLMOutputWithPast(logits=logits, past_key_values=self.cache)
+        output = self.model(**inputs, use_cache=self.use_cache, return_dict=True)
         self.embeds = None
         if self.use_cache:
             self.cache = output.past_key_values

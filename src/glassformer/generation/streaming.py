@@ -82,10 +82,9 @@ def stream(
 @torch.no_grad()
 def _steps(run: Run, writers: list[_Writer] | None) -> Iterator[StreamStep]:
     ended = [False] * len(run.feed.ids)
-    for tokens in run:
+    for tokens in run.steps:
         assert run.record.latest is not None
-        with run.choosing():
-            chosen = run.record.latest.softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
+        chosen = run.record.latest.softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
         reasons = list(run.finish.reasons)
         texts = None
         if writers is not None:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = 5
+VERSION = 6
 FORMATS = {
     name: code
     for code, name in enumerate(("f32", "f32_t", "f32_panel", "bf16_panel", "q8_panel", "q4_panel", "bf16", "bf16_t"))
@@ -72,6 +72,24 @@ class Burst(Structure):
     ]
 
 
+def _borrow_threads(library: Any) -> None:
+    """Let the library run on the threads that torch has, where they are OpenMP's, instead of on its own."""
+    import torch
+
+    try:
+        openmp = ctypes.CDLL(None)
+        before = torch.get_num_threads()  # the first question sets OpenMP's number, so that it comes first
+        openmp.omp_set_num_threads(before + 1)
+        is_torchs = torch.get_num_threads() == before + 1  # a process may hold several
+        openmp.omp_set_num_threads(before)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        functions = [ctypes.cast(getattr(openmp, name), c_void_p) for name in names]
+    except (AttributeError, OSError, TypeError):
+        return  # another kind of build, or of system
+    if is_torchs:
+        library.gf_borrow_threads(*functions)
+
+
 @cache
 def _found() -> tuple[Any, str]:
     """The library, or None, and what is to be said of it."""
@@ -84,6 +102,8 @@ def _found() -> tuple[Any, str]:
         return None, f"{files[0].name} cannot be loaded: {error}"
     if library.gf_version() != VERSION:
         return None, f"{files[0].name} is of another version: install the package again"
+    library.gf_borrow_threads.argtypes = [c_void_p] * 3
+    library.gf_borrow_threads.restype = None
     library.gf_run.argtypes = [c_void_p, c_int64, c_void_p, c_int]
     library.gf_burst.argtypes = [c_void_p, c_int64, c_void_p, c_void_p, c_int]
     library.gf_burst.restype = c_int64
@@ -97,6 +117,7 @@ def _found() -> tuple[Any, str]:
     library.gf_force_isa.argtypes = [c_char_p]
     if (wanted := os.environ.get("GLASSFORMER_ISA")) and library.gf_force_isa(wanted.encode()):
         return None, f"GLASSFORMER_ISA={wanted} asks for instructions that this processor does not have"
+    _borrow_threads(library)
     return library, files[0].name
 
 

@@ -15,7 +15,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define GF_VERSION 5
+#define GF_VERSION 6
 
 // How a matrix of `outputs` rows and `inputs` columns lies in memory.
 enum gf_format {
@@ -124,6 +124,10 @@ typedef struct gf_burst_call {
     const int64_t* ends;       // tokens after which no other step begins
     int64_t end_count;
 } gf_burst_call;
+
+// Run from now on on the threads of OpenMP, whose GOMP_parallel, omp_get_thread_num and omp_get_num_threads these are;
+// with nulls on threads of its own.
+void gf_borrow_threads(void* parallel, void* thread, void* threads);
 
 // Run a program on `threads` threads; 0, or -1 where an operation is not known.
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads);

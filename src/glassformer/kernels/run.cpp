@@ -63,6 +63,15 @@ struct Job {
     const void* argument;
 };
 
+// The OpenMP that torch runs its loops on. After a loop its threads spin for milliseconds, in the way of any others that
+// want their cores; as they are the ones that run our jobs, too, nobody is in anybody's way.
+struct OpenMP {
+    long pid = 0;  // whose threads they are: a child made by fork has none of them
+    void (*parallel)(void (*work)(void*), void* argument, unsigned threads, unsigned flags) = nullptr;
+    int (*thread)() = nullptr;
+    int (*threads)() = nullptr;
+} openmp;
+
 // A thread of the pool, and how it is woken: `turn` grows by one for each job in which it takes part.
 struct alignas(64) Worker {
     std::atomic<uint64_t> turn{0};
@@ -110,8 +119,11 @@ struct Pool {
         std::lock_guard<std::mutex> lock(one_job);
         tickets.assign(counters, 0);
         job = given;
-        job.threads = hire(std::clamp(given.threads, 1, MOST_THREADS));
+        job.threads = std::clamp(given.threads, 1, MOST_THREADS);
+        const bool borrows = openmp.parallel != nullptr && openmp.pid == pid && job.threads > 1;
+        if (!borrows) job.threads = hire(job.threads);
         crowded = job.threads > cores;
+        if (borrows) return openmp.parallel(join, this, job.threads, 0);
         for (int i = 0; i < job.threads - 1; i++) {
             Worker& worker = *workers[i];
             worker.turn.fetch_add(1);
@@ -120,8 +132,10 @@ struct Pool {
                 worker.wake.notify_one();
             }
         }
-        take_part(0);
+        take_part(0, job.threads);
     }
+
+    static void join(void* pool) noexcept { static_cast<Pool*>(pool)->take_part(openmp.thread(), openmp.threads()); }
 
     void serve(Worker* worker, int thread) noexcept {
         for (uint64_t done = 0;; done++) {
@@ -133,13 +147,13 @@ struct Pool {
                 worker->wake.wait(lock, [&] { return worker->turn.load() != done; });
                 worker->parked.store(false);
             }
-            take_part(thread);
+            take_part(thread, job.threads);
         }
     }
 
-    void take_part(int thread) noexcept {
+    void take_part(int thread, int threads) noexcept {
         Job now = job;  // as the next one may be there as soon as the barrier is passed
-        Team team{thread, now.threads, this, tickets.data(), nullptr};
+        Team team{thread, threads, this, tickets.data(), nullptr};
         now.work(team, now.argument);
         team.barrier();
     }
@@ -218,6 +232,13 @@ void walk(Team& team, const void* argument) {
 }  // namespace
 
 extern "C" {
+
+void gf_borrow_threads(void* parallel, void* thread, void* threads) {
+    openmp.pid = getpid();
+    openmp.parallel = reinterpret_cast<decltype(openmp.parallel)>(parallel);
+    openmp.thread = reinterpret_cast<decltype(openmp.thread)>(thread);
+    openmp.threads = reinterpret_cast<decltype(openmp.threads)>(threads);
+}
 
 int gf_run(const gf_op* ops, int64_t count, const gf_call* call, int threads) {
     for (int64_t i = 0; i < count; i++)

@@ -25,7 +25,9 @@ def twin(module: M) -> M:
     """
     new = module.__new__(type(module))
     # What is held in containers, such as hooks, is each module's own.
-    new.__dict__ = {k: v.copy() if isinstance(v, (dict, list, set)) else v for k, v in module.__dict__.items()}
+    held = vars(new)  # which skips what torch does whenever an attribute is set
+    for name, value in vars(module).items():
+        held[name] = value.copy() if isinstance(value, (dict, list, set)) else value
     for name, parameter in module._parameters.items():
         if parameter is not None:
             new._parameters[name] = nn.Parameter(parameter.detach(), parameter.requires_grad)
