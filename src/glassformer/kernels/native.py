@@ -72,8 +72,8 @@ class Burst(Structure):
     ]
 
 
-def _borrow_threads(library: Any) -> None:
-    """Let the library run on the threads that torch has, where they are OpenMP's, instead of on its own."""
+def _borrow_threads(library: Any) -> bool:
+    """Let the library run on the threads that torch has, where they are OpenMP's, and say whether it does."""
     import torch
 
     try:
@@ -85,9 +85,10 @@ def _borrow_threads(library: Any) -> None:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
         functions = [ctypes.cast(getattr(openmp, name), c_void_p) for name in names]
     except (AttributeError, OSError, TypeError):
-        return  # another kind of build, or of system
+        return False  # another kind of build, or of system
     if is_torchs:
         library.gf_borrow_threads(*functions)
+    return is_torchs
 
 
 @cache
@@ -117,8 +118,8 @@ def _found() -> tuple[Any, str]:
     library.gf_force_isa.argtypes = [c_char_p]
     if (wanted := os.environ.get("GLASSFORMER_ISA")) and library.gf_force_isa(wanted.encode()):
         return None, f"GLASSFORMER_ISA={wanted} asks for instructions that this processor does not have"
-    _borrow_threads(library)
-    return library, files[0].name
+    whose = "torch's" if _borrow_threads(library) else "its own"
+    return library, f"{files[0].name} on {whose} threads"
 
 
 def load() -> Any:
