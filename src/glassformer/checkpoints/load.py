@@ -82,23 +82,9 @@ class Naming:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """The parameters and saved buffers of a model by name; what is tied appears once."""
-    return _tensors(dict(model.named_modules()))
-
-
-def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """`tensors_of` a model whose modules are at hand: a walk over them takes as long as all the rest."""
-    parameters: dict[str, Tensor] = {}
-    buffers: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for path, module in modules.items():
-        dot = f"{path}." if path else ""
-        saved = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
-        for held, found in ((module._parameters, parameters), (saved, buffers)):
-            for leaf, tensor in held.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    found[dot + leaf] = tensor
-    return parameters | buffers
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    saved = model.state_dict(keep_vars=True) if buffers else {}
+    return {**parameters, **{name: buffer for name, buffer in buffers.items() if name in saved}}
 
 
 def _older(name: str) -> str:
@@ -124,8 +110,7 @@ def load(
     """
     info = LoadingInfo()
     used = {naming.head} if hasattr(model, "lm_head") else set()
-    modules = dict(model.named_modules())
-    places, tensors = places_of(modules.values()), _tensors(modules)
+    modules, places, tensors = dict(model.named_modules()), places_of(model), tensors_of(model)
     packed = {name for name, tensor in tensors.items() if tensor.dtype == torch.uint8}
     shape_of = weights.shape if isinstance(weights, Weights) else lambda name: tuple(weights[name].shape)
     dtype_of = weights.dtype if isinstance(weights, Weights) else lambda name: weights[name].dtype
@@ -177,10 +162,10 @@ def refuse_mismatched(info: LoadingInfo, source: str) -> None:
         )
 
 
-def places_of(modules: Iterable[nn.Module]) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Every parameter's places by its identity: those of the modules that have it, and their names for it."""
+def places_of(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Every parameter's places by its identity: the modules that have it, and their names for it."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in modules:
+    for module in model.modules():
         for leaf, parameter in module._parameters.items():
             places.setdefault(id(parameter), []).append((module, leaf))
     return places

@@ -78,9 +78,10 @@ def _borrow_threads(library: Any) -> bool:
 
     try:
         openmp = ctypes.CDLL(None)
-        before = torch.get_num_threads()  # the first question sets OpenMP's number, so that it comes first
-        openmp.omp_set_num_threads(before + 1)
-        is_torchs = torch.get_num_threads() == before + 1  # a process may hold several
+        threads = torch.get_num_threads()  # the first question sets OpenMP's number, so that it comes first
+        before = openmp.omp_get_max_threads()
+        openmp.omp_set_num_threads(threads + 1)
+        is_torchs = torch.get_num_threads() == threads + 1  # a process may hold several
         openmp.omp_set_num_threads(before)
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
         functions = [ctypes.cast(getattr(openmp, name), c_void_p) for name in names]
